@@ -1,0 +1,64 @@
+"""The IR: a small typed SSA language in which state reads and writes are explicit effects."""
+
+if __name__ != "stategrad.ir":
+    raise ImportError("import this package as stategrad.ir: under another name every class would exist twice")
+
+from . import ops
+from .build import Builder, clone_region
+from .core import Cell, Effect, Function, Module, Names, Operation, Region, Type, Value, reachable, walk, zeros
+from .dtypes import DType, dtype, dtype_of
+from .errors import (
+    DerivativeError,
+    EvaluationError,
+    IRError,
+    IRSyntaxError,
+    IRTypeError,
+    IRVerifyError,
+)
+from .location import UNKNOWN, Derived, LazySource, Location, Source, Unknown
+from .opdef import Jvp, Linear, OpDef, Row, Sample, StructuredOp, Undefined, Zero, lookup, register, row, sample
+
+__all__ = [
+    "UNKNOWN",
+    "Builder",
+    "Cell",
+    "DType",
+    "Derived",
+    "DerivativeError",
+    "Effect",
+    "EvaluationError",
+    "Function",
+    "IRError",
+    "IRSyntaxError",
+    "IRTypeError",
+    "IRVerifyError",
+    "Jvp",
+    "LazySource",
+    "Linear",
+    "Location",
+    "Module",
+    "Names",
+    "OpDef",
+    "Operation",
+    "Region",
+    "Row",
+    "Sample",
+    "Source",
+    "StructuredOp",
+    "Type",
+    "Undefined",
+    "Unknown",
+    "Value",
+    "Zero",
+    "clone_region",
+    "dtype",
+    "dtype_of",
+    "lookup",
+    "ops",
+    "reachable",
+    "register",
+    "row",
+    "sample",
+    "walk",
+    "zeros",
+]

@@ -1,0 +1,346 @@
+"""What an operation is: one row holds its type rule, meaning, derivative, batching rule and lowering.
+
+Rows are declared in `ops/` and found by name through `lookup`. A pass asks a row, never a list of names of its own.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from .core import NO_EFFECTS, Cell, Effect, Operation, Region, Type, Value
+from .errors import DerivativeError, IRError, IRTypeError
+
+if TYPE_CHECKING:
+    from .build import Builder
+
+Effects = tuple[Mapping[Cell, Effect], bool]
+PURE: Effects = (NO_EFFECTS, False)
+Tangents = Sequence[Value | None]
+
+
+# ------------------------------------------------------------------------------------------------ derivatives
+@dataclass(frozen=True, slots=True)
+class Jvp:
+    """The tangents follow from a rule that emits IR: `rule(b, op, operands, tangents, results)`.
+
+    `op` gives attributes and types; `operands` and `results` are the primal values to use; a tangent is None where
+    it is zero. The rule returns the tangent of the result (a tuple for several results), or None where it is zero.
+    What it emits must be linear in the tangents.
+    """
+
+    rule: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The operation is linear in its differentiable operands: in "all" of them together, or in "each" alone.
+
+    `transpose(b, op, index, cotangent, operands)` emits the cotangent of operand `index`; the other operands are
+    primal values where they are known and None where they are linear too. `missing(b, op, tangents)`, if given,
+    is the tangent of an "all" operation when some tangents are None (otherwise they become zeros).
+    """
+
+    over: Literal["all", "each"]
+    transpose: Callable[..., Value | None]
+    missing: Callable[..., Value] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """The derivative is zero wherever it exists."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """There is no derivative; asking for it is an error that says why."""
+
+    why: str
+
+
+Derivative = Jvp | Linear | Zero | Undefined
+
+
+# ------------------------------------------------------------------------------------------------ samples
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Operands to test a row with: floats uniform in [low, high), integers in [ints[0], ints[1]], booleans at random."""
+
+    types: tuple[Type, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    low: float = -1.0
+    high: float = 1.0
+    ints: tuple[int, int] = (0, 3)
+
+
+def sample(
+    *types: str, low: float = -1.0, high: float = 1.0, ints: tuple[int, int] = (0, 3), **attributes: Any
+) -> Sample:
+    """A `Sample` from type texts: `sample("f32[2,3]", axes=(0,))`."""
+    return Sample(tuple(map(Type.parse, types)), attributes, low, high, ints)
+
+
+# ------------------------------------------------------------------------------------------------ op definitions
+class OpDef(ABC):
+    """What every operation answers. `Row` declares plain ones, `StructuredOp` those with regions or a callee."""
+
+    name: str
+    doc: str
+    segments: tuple[str, ...] = ()
+    """Names of the groups that operands fall into; attributes of these names hold the lengths of all but the last."""
+    symbols: tuple[str, ...] = ()
+    """Attributes that print before the operands: `cell` as `$name`, `callee` as `@name`."""
+    may_be_nan: bool = False
+    """Whether finite operands can give a result that is not finite."""
+
+    @abstractmethod
+    def infer(
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region]
+    ) -> tuple[Type, ...]:
+        """The types of the results.
+
+        Raises:
+            IRTypeError: operands, attributes or regions do not fit.
+        """
+
+    @abstractmethod
+    def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
+        """The results as arrays: the meaning of the operation, and the oracle of every test."""
+
+    def effects_of(self, op: Operation) -> Effects:
+        """What it does to cells, and whether it does anything outside the program."""
+        return PURE
+
+    def jvp_of(
+        self, b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]
+    ) -> list[Value | None]:
+        """Emits the tangents of the results; at least one of `tangents` is given."""
+        raise IRError(f"{self.name} has no jvp of its own: a pass must use its linearize rule")
+
+    def transpose_of(
+        self, b: "Builder", op: Operation, cotangents: Tangents, operands: Tangents
+    ) -> list[Value | None]:
+        """Emits the cotangents of the operands that are None in `operands` (the linear ones)."""
+        raise IRError(f"{self.name} has no transpose of its own: a pass must use its transpose rule")
+
+    def batch_of(
+        self, b: "Builder", op: Operation, operands: Sequence[Value], batched: Sequence[bool]
+    ) -> Sequence[Value]:
+        """Emits the operation on operands of which some carry a leading batch axis; every result then carries it."""
+        raise IRError(f"{self.name} has no batching rule of its own: a pass must use its batch rule")
+
+    @abstractmethod
+    def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
+        """Emits StableHLO through the façade `hlo`; gives one MLIR value per result."""
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Row(OpDef):
+    """The declaration of a plain operation; see docs/ir.md for the table made from all of them.
+
+    Fields:
+        type_rule: `(*operand types, **attributes) -> Type | tuple[Type, ...]`; its keyword-only parameters are the
+            attributes of the operation, all required.
+        evaluate: `(*numpy arrays, **attributes) -> array | tuple`.
+        derivative: one of `Jvp`, `Linear`, `Zero`, `Undefined`.
+        batch: `(b, op, operands, batched) -> Value | tuple`; batched operands carry a leading axis, results must.
+        lower: a StableHLO operation of the same operands, or `(hlo, op, *operands) -> value | sequence`.
+        samples: operands to test with.
+        effect: the effect on the cell in attribute `cell`, for the four state effects.
+    """
+
+    name: str
+    doc: str
+    type_rule: Callable[..., Type | tuple[Type, ...]]
+    evaluate: Callable[..., Any]
+    derivative: Derivative
+    batch: Callable[..., Any]
+    lower: str | Callable[..., Any]
+    samples: tuple[Sample, ...]
+    may_be_nan: bool = False
+    symbols: tuple[str, ...] = ()
+    effect: Effect = Effect(0)
+    attribute_names: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise IRError(f"row {self.name} has no samples to test it with")
+        parameters = inspect.signature(self.type_rule).parameters.values()
+        names = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        object.__setattr__(self, "attribute_names", names)
+
+    def infer(
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region] = ()
+    ) -> tuple[Type, ...]:
+        if attributes.keys() != self.attribute_names:
+            raise IRTypeError(
+                f"{self.name} takes the attributes {{{', '.join(sorted(self.attribute_names))}}}, "
+                f"not {{{', '.join(sorted(attributes))}}}"
+            )
+        try:
+            found = self.type_rule(*types, **attributes)
+        except IRTypeError as e:
+            raise IRTypeError(f"{self.name}({', '.join(map(str, types))}): {e}") from None
+        except (TypeError, ValueError, IndexError, AttributeError) as e:
+            shown = ", ".join(f"{k} = {v!r}" for k, v in attributes.items())
+            raise IRTypeError(f"{self.name}({', '.join(map(str, types))}) {{{shown}}}: {e}") from None
+        return found if isinstance(found, tuple) else (found,)
+
+    def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
+        return results(self.evaluate(*args, **op.attributes))
+
+    def effects_of(self, op: Operation) -> Effects:
+        return ({op.attributes["cell"]: self.effect}, False) if self.effect else PURE
+
+    def jvp_of(
+        self, b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]
+    ) -> list[Value | None]:
+        rule = self.derivative
+        if isinstance(rule, Jvp):
+            found = rule.rule(b, op, operands, tangents, results)
+            return list(found) if isinstance(found, tuple) else [found]
+        if isinstance(rule, Zero):
+            return [None] * len(op.results)
+        if isinstance(rule, Undefined):
+            raise DerivativeError(f"{self.name} has no derivative: {rule.why} (at {op.location.source})")
+        return [_linear_tangent(self, rule, b, op, operands, tangents)]
+
+    def transpose_of(
+        self, b: "Builder", op: Operation, cotangents: Tangents, operands: Tangents
+    ) -> list[Value | None]:
+        rule = self.derivative
+        if not isinstance(rule, Linear):
+            raise DerivativeError(f"{self.name} is not linear and cannot be transposed (at {op.location.source})")
+        (cotangent,) = cotangents
+        found: list[Value | None] = [None] * len(operands)
+        for i, operand in enumerate(operands):
+            if operand is None and cotangent is not None:
+                found[i] = rule.transpose(b, op, i, cotangent, operands)
+        return found
+
+    def batch_of(
+        self, b: "Builder", op: Operation, operands: Sequence[Value], batched: Sequence[bool]
+    ) -> Sequence[Value]:
+        return results(self.batch(b, op, operands, batched))
+
+    def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
+        if isinstance(self.lower, str):
+            return hlo.op(self.lower, operands, [r.type for r in op.results])
+        return results(self.lower(hlo, op, *operands))
+
+
+def results(found: Any) -> Sequence[Any]:
+    """What a rule returned as a sequence: rules of one-result rows return the bare value."""
+    return found if isinstance(found, (tuple, list)) else (found,)
+
+
+def _linear_tangent(
+    row: Row, rule: Linear, b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents
+) -> Value:
+    if rule.over == "each":
+        terms = [
+            b.emit(row, [*operands[:i], t, *operands[i + 1 :]], op.attributes)[0]
+            for i, t in enumerate(tangents)
+            if t is not None
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = b.add(total, term)
+        return total
+    wanted = [t is not None or not x.type.differentiable for t, x in zip(tangents, operands, strict=True)]
+    if rule.missing is not None and not all(wanted):
+        return rule.missing(b, op, tangents)
+    filled = [
+        t if t is not None else b.zeros(x.type) if x.type.differentiable else x
+        for t, x in zip(tangents, operands, strict=True)
+    ]
+    return b.emit(row, filled, op.attributes)[0]
+
+
+class StructuredOp(OpDef):
+    """An operation with regions or a callee. All of its rules stand in one file of `ops/`.
+
+    The contexts are those of the passes: `ThreadContext`, `LinearizeContext`, `TransposeContext`, `BatchContext`.
+    """
+
+    effects_from: ClassVar[str] = "regions"
+
+    def effects_of(self, op: Operation) -> Effects:
+        effects: dict[Cell, Effect] = {}
+        external = False
+        for region in self.bodies(op):
+            external = external or region.external
+            for cell, effect in region.effects.items():
+                effects[cell] = effects.get(cell, Effect(0)) | effect
+        return effects or NO_EFFECTS, external
+
+    def bodies(self, op: Operation) -> Iterable[Region]:
+        """The regions that it runs: its own, or its callee's."""
+        return op.regions
+
+    @abstractmethod
+    def thread(self, ctx: Any, op: Operation) -> None:
+        """Turns the effects inside into operands and results."""
+
+    @abstractmethod
+    def linearize(self, ctx: Any, op: Operation) -> None:
+        """Emits the primal half with residuals and the linear half."""
+
+    @abstractmethod
+    def transpose(self, ctx: Any, op: Operation) -> None:
+        """Emits the transposed operation; `op` has linear operands or effects."""
+
+    @abstractmethod
+    def batch(self, ctx: Any, op: Operation) -> None:
+        """Emits the operation with a leading batch axis on some operands and cells."""
+
+
+# ------------------------------------------------------------------------------------------------ the registry
+ROWS: dict[str, OpDef] = {}
+"""Every operation of the IR by name; filled by importing `ops`."""
+
+_NAMESPACES: dict[str, Callable[[str], OpDef | None]] = {}
+
+
+def register(opdef: OpDef) -> OpDef:
+    """Makes an operation known to `lookup`, the builder and the parser.
+
+    Raises:
+        IRError: the name is taken.
+    """
+    if ROWS.setdefault(opdef.name, opdef) is not opdef:
+        raise IRError(f"there are two rows for {opdef.name}")
+    return opdef
+
+
+def row(**fields: Any) -> Row:
+    """Declares and registers a plain operation; the fields are those of `Row`."""
+    made = Row(**fields)
+    register(made)
+    return made
+
+
+def register_namespace(prefix: str, find: Callable[[str], OpDef | None]) -> None:
+    """Lets `lookup("prefix.name")` ask `find("name")`: how foreign operations get into texts.
+
+    Raises:
+        IRError: the prefix is taken.
+    """
+    if _NAMESPACES.setdefault(prefix, find) is not find:
+        raise IRError(f"there are two namespaces {prefix}")
+
+
+def lookup(name: str) -> OpDef | None:
+    """The operation of that name, or None."""
+    found = ROWS.get(name)
+    if found is None and "." in name:
+        prefix, _, rest = name.partition(".")
+        find = _NAMESPACES.get(prefix)
+        found = find(rest) if find else None
+    return found

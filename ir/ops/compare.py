@@ -1,0 +1,1 @@
+"""Comparisons, logic, select, clamp, convert."""

@@ -1,0 +1,1 @@
+"""Slices, gather, scatter-add."""

@@ -1,0 +1,1 @@
+"""Reductions, cumulative sums, argmax, sort."""

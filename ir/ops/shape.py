@@ -1,0 +1,1 @@
+"""Reshape, transpose, broadcast and their kin."""

@@ -1,0 +1,1 @@
+"""Lowering to StableHLO and running it."""
