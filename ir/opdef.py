@@ -28,9 +28,13 @@ class Jvp:
     `op` gives attributes and types; `operands` and `results` are the primal values to use; a tangent is None where
     it is zero. The rule returns the tangent of the result (a tuple for several results), or None where it is zero.
     What it emits must be linear in the tangents.
+
+    `transpose(b, op, index, cotangent, operands)`, if given, is as in `Linear`, for an operation that is linear in
+    some operands while the others are known: a quotient in its numerator.
     """
 
     rule: Callable[..., Any]
+    transpose: Callable[..., Value | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +218,14 @@ class Row(OpDef):
     def transpose_of(
         self, b: "Builder", op: Operation, cotangents: Tangents, operands: Tangents
     ) -> list[Value | None]:
-        rule = self.derivative
-        if not isinstance(rule, Linear):
+        transpose = getattr(self.derivative, "transpose", None)
+        if transpose is None:
             raise DerivativeError(f"{self.name} is not linear and cannot be transposed (at {op.location.source})")
         (cotangent,) = cotangents
         found: list[Value | None] = [None] * len(operands)
         for i, operand in enumerate(operands):
             if operand is None and cotangent is not None:
-                found[i] = rule.transpose(b, op, i, cotangent, operands)
+                found[i] = transpose(b, op, i, cotangent, operands)
         return found
 
     def batch_of(
@@ -287,6 +291,31 @@ class StructuredOp(OpDef):
     @abstractmethod
     def thread(self, ctx: Any, op: Operation) -> None:
         """Turns the effects inside into operands and results."""
+
+    @abstractmethod
+    def activity(
+        self, walk: Any, op: Operation, active: tuple[bool, ...], cells: frozenset[Cell]
+    ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
+        """Which results may have tangents, and which touched cells a nonzero shadow afterwards, if the operands
+        flagged in `active` have tangents and `cells` are the touched ones with a nonzero shadow before.
+
+        `walk.region(region, active, cells)` answers the same for a region.
+        """
+
+    @abstractmethod
+    def cotangent_activity(
+        self,
+        walk: Any,
+        op: Operation,
+        linear: tuple[bool, ...],
+        given: tuple[bool, ...],
+        cells: frozenset[Cell],
+    ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
+        """The same for the transposed operation: which of the `linear` operands may get a cotangent, and which
+        touched cells may have a nonzero one at its end, if the results flagged in `given` have one.
+
+        `walk.region(region, linear, given, cells)` answers the same for a region.
+        """
 
     @abstractmethod
     def linearize(self, ctx: Any, op: Operation) -> None:

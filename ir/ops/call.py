@@ -1,1 +1,85 @@
-"""call"""
+"""`call`: a function of the module on operands. The callee is held as an object, so a call needs no look-up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..core import Cell, Function, Operation, Region, Type
+from ..errors import IRTypeError
+from ..opdef import StructuredOp, register
+from .regions import Flags, check_attributes, check_regions, check_types, result_types
+
+
+class Call(StructuredOp):
+    """Operands are the callee's parameters, results its results, effects its effects."""
+
+    name = "call"
+    doc = "Calls a function of the module."
+    symbols = ("callee",)
+
+    def infer(
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region]
+    ) -> tuple[Type, ...]:
+        check_regions(self.name, regions, 0)
+        callee = attributes.get("callee")
+        if not isinstance(callee, Function):
+            raise IRTypeError(f"call takes a function as the attribute callee, given {callee!r}")
+        check_attributes(self.name, attributes, {"callee": Function})
+        check_types(f"call of @{callee.name}", types, [v.type for v in callee.params])
+        return tuple(result_types(callee.body))
+
+    def bodies(self, op: Operation) -> Iterable[Region]:
+        return (op.attributes["callee"].body,)
+
+    def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
+        return machine.run(op.attributes["callee"].body, args)
+
+    def thread(self, ctx: Any, op: Operation) -> None:
+        callee = ctx.function(op.attributes["callee"])
+        operands = [*ctx.now(callee.inputs), *ctx.operands(op)]
+        results = ctx.emit(op, operands, {"callee": callee.function})
+        n = len(op.results)
+        ctx.hold(callee.outputs, results[n:])
+        ctx.bind(op, results[:n])
+
+    # -------------------------------------------------------------------------------------------- derivatives
+    def activity(
+        self, walk: Any, op: Operation, active: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        return walk.region(op.attributes["callee"].body, active, cells)
+
+    def cotangent_activity(
+        self, walk: Any, op: Operation, linear: Flags, given: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        return walk.region(op.attributes["callee"].body, linear, given, cells)
+
+    def linearize(self, ctx: Any, op: Operation) -> None:
+        operands, n = ctx.operands(op), len(op.results)
+        callee = ctx.function(op.attributes["callee"], ctx.flags(op), ctx.active(op))
+        outer = [ctx.read(f) if isinstance(f, Cell) else operands[f] for f in callee.forwarded]
+        results = ctx.primal(op, operands, {"callee": callee.fwd})
+        saved = [results[i] for i in callee.saved]
+        tangents = [t for t in ctx.tangents(op) if t is not None]
+        found = ctx.linear(op, [*saved, *outer, *tangents], {"callee": callee.lin})
+        ctx.finish(op, results[:n], dict(zip(callee.results, found, strict=True)), callee.exit)
+
+    def transpose(self, ctx: Any, op: Operation) -> None:
+        linear, given = ctx.linear_flags(op), ctx.given(op)
+        callee = ctx.function(op.attributes["callee"], linear, given, ctx.active(op))
+        known = [ctx.known(v) for v, flag in zip(op.operands, linear, strict=True) if not flag]
+        cotangents = [c for c in ctx.cotangents(op) if c is not None]
+        results = ctx.emit(op, [*known, *cotangents], {"callee": callee.function})
+        for i, value in zip(callee.results, results, strict=True):
+            ctx.add(op.operands[i], value)
+        ctx.leave(op, callee.exit)
+
+    # -------------------------------------------------------------------------------------------- batching, lowering
+    def batch(self, ctx: Any, op: Operation) -> None:
+        callee, flags = ctx.function(op.attributes["callee"], ctx.flags(op))
+        results = ctx.emit(op, [ctx.value(v) for v in op.operands], {"callee": callee})
+        ctx.bind(op, results, flags)
+
+    def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
+        return hlo.call(op.attributes["callee"], operands)
+
+
+register(Call())

@@ -1,1 +1,166 @@
-"""dot and conv."""
+"""dot: every product of two arrays that sums over pairs of axes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import Operation, Type, Value
+from ..dtypes import F32, I32, DType, dtype
+from ..errors import IRTypeError
+from ..opdef import Linear, Tangents, row, sample
+from .axes import Ints, accumulator, check_axes, inverse, moved_to_front, others, shifted, transposed
+
+if TYPE_CHECKING:
+    from ..build import Builder
+
+Pairs = tuple[Ints, Ints]
+"""Axes of the left operand, and the axes of the right one that they meet."""
+
+PRECISIONS = ("default", "high", "highest")
+_BF16 = dtype("bf16")
+
+
+def check_precision(precision: tuple[str, str]) -> None:
+    """Demands a precision for each of the two operands.
+
+    Raises:
+        IRTypeError: it is not a pair of the names in `PRECISIONS`.
+    """
+    if len(precision) != 2 or any(p not in PRECISIONS for p in precision):
+        raise IRTypeError(f"precision = {precision!r} must be two of {', '.join(PRECISIONS)}")
+
+
+def precision_text(precision: tuple[str, str]) -> str:
+    """The precision of the two operands as StableHLO writes it."""
+    return f"[{', '.join(f'#stablehlo<precision {p.upper()}>' for p in precision)}]"
+
+
+def in_result_type(hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
+    """Two operands of different element types in that of the result: StableHLO wants them alike."""
+    types, to = [v.type for v in op.operands], op.result.type.dtype
+    if types[0].dtype is types[1].dtype:
+        return operands
+    return [hlo.op("convert", [v], [t.with_dtype(to)])[0] for v, t in zip(operands, types, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------ meaning
+def _dot_type(
+    x: Type, y: Type, *, contract: Pairs, batch: Pairs, precision: tuple[str, str], to: DType
+) -> Type:
+    check_precision(precision)
+    for which, of in enumerate((x, y)):
+        check_axes((*contract[which], *batch[which]), of.rank, "contract and batch")
+    for name, (left, right) in (("contract", contract), ("batch", batch)):
+        if [x.shape[a] for a in left] != [y.shape[a] for a in right]:
+            raise IRTypeError(f"{name} = {[list(left), list(right)]} pairs axes of different lengths")
+    return Type(to, _dot_shape(x, y, contract, batch))
+
+
+def _dot_shape(x: Type, y: Type, contract: Pairs, batch: Pairs) -> Ints:
+    shared = [x.shape[a] for a in batch[0]]
+    left = [x.shape[a] for a in others(x.rank, contract[0], batch[0])]
+    right = [y.shape[a] for a in others(y.rank, contract[1], batch[1])]
+    return (*shared, *left, *right)
+
+
+def _dot_evaluate(
+    x: Any, y: Any, *, contract: Pairs, batch: Pairs, precision: tuple[str, str], to: DType
+) -> Any:
+    shape = _dot_shape(Type.of(x), Type.of(y), contract, batch)
+    wide = accumulator(to.numpy)
+    left = (*batch[0], *others(x.ndim, contract[0], batch[0]), *contract[0])
+    right = (*batch[1], *contract[1], *others(y.ndim, contract[1], batch[1]))
+    n = int(np.prod([x.shape[a] for a in batch[0]], dtype=int))
+    k = int(np.prod([x.shape[a] for a in contract[0]], dtype=int))
+    rows, columns = (_size_without(z.shape, c, s) for z, c, s in zip((x, y), contract, batch, strict=True))
+    product = np.matmul(
+        x.transpose(left).reshape(n, rows, k).astype(wide),
+        y.transpose(right).reshape(n, k, columns).astype(wide),
+    )
+    return product.reshape(shape).astype(to.numpy)
+
+
+def _size_without(shape: Ints, *without: Ints) -> int:
+    return int(np.prod([shape[a] for a in others(len(shape), *without)], dtype=int))
+
+
+# ------------------------------------------------------------------------------------------------ rules
+def _dot_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands: Tangents) -> Value:
+    """The other operand's own axes are summed away, and what is left is put in place."""
+    mine, its = index, 1 - index
+    of, other = op.operands[mine].type, operands[its]
+    contract, batch = op.attributes["contract"], op.attributes["batch"]
+    assert other is not None
+    my_free = others(of.rank, contract[mine], batch[mine])
+    its_free = others(other.type.rank, contract[its], batch[its])
+    shared = len(batch[0])
+    at = shared if mine else shared + len(my_free)
+    product = b.dot(
+        ct,
+        other,
+        contract=(tuple(range(at, at + len(its_free))), its_free),
+        batch=(tuple(range(shared)), batch[its]),
+        precision=op.attributes["precision"],
+        to=ct.type.dtype,
+    )
+    partner = dict(zip(contract[its], contract[mine], strict=True))
+    placed = (*batch[mine], *my_free, *(partner[a] for a in sorted(contract[its])))
+    found = transposed(b, product, inverse(placed))
+    return found if found.type == of else b.convert(found, to=of.dtype)
+
+
+def _dot_batch(b: "Builder", op: Operation, operands: Sequence[Value], batched: Sequence[bool]) -> Value:
+    contract, batch = op.attributes["contract"], op.attributes["batch"]
+    contract, batch = (_shift_batched(pairs, batched) for pairs in (contract, batch))
+    if all(batched):
+        batch = ((0, *batch[0]), (0, *batch[1]))
+    found = b.dot(*operands, **{**op.attributes, "contract": contract, "batch": batch})
+    shared = len(op.attributes["batch"][0])
+    left_free = op.operands[0].type.rank - shared - len(contract[0])
+    return moved_to_front(b, found, 0 if all(batched) else shared if batched[0] else shared + left_free)
+
+
+def _shift_batched(pairs: Pairs, batched: Sequence[bool]) -> Pairs:
+    left, right = (shifted(axes) if flag else axes for axes, flag in zip(pairs, batched, strict=True))
+    return left, right
+
+
+def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
+    contract, batch = op.attributes["contract"], op.attributes["batch"]
+    x, y = in_result_type(hlo, op, (x, y))
+    numbers = (
+        f"#stablehlo.dot<lhs_batching_dimensions = {list(batch[0])}, "
+        f"rhs_batching_dimensions = {list(batch[1])}, "
+        f"lhs_contracting_dimensions = {list(contract[0])}, rhs_contracting_dimensions = {list(contract[1])}>"
+    )
+    config = precision_text(op.attributes["precision"])
+    return hlo.op(
+        "dot_general", [x, y], [op.result.type], dot_dimension_numbers=numbers, precision_config=config
+    )
+
+
+_PLAIN = {"batch": ((), ()), "precision": ("default", "default"), "to": F32}
+
+row(
+    name="dot",
+    doc="Sums of products over pairs of axes. The result has batch axes, the left's own, the right's own.",
+    type_rule=_dot_type,
+    evaluate=_dot_evaluate,
+    derivative=Linear("each", _dot_transpose),
+    batch=_dot_batch,
+    lower=_dot_lower,
+    may_be_nan=True,
+    samples=(
+        sample("f32[2,3]", "f32[3,2]", contract=((1,), (0,)), **_PLAIN),
+        sample("f32[3]", "f32[3]", contract=((0,), (0,)), **_PLAIN),
+        sample("f32[2]", "f32[3]", contract=((), ()), **_PLAIN),
+        sample("f32[2,3,4]", "f32[4,2,3]", contract=((2, 1), (0, 2)), **_PLAIN),
+        sample("f32[3,4,2,1]", "f32[2,2,4]", contract=((1,), (2,)), **{**_PLAIN, "batch": ((2,), (0,))}),
+        sample("f32[2,0]", "f32[0,2]", contract=((1,), (0,)), **_PLAIN),
+        sample("bf16[2,3]", "bf16[3]", contract=((1,), (0,)), **_PLAIN),
+        sample("bf16[2,3]", "bf16[3]", contract=((1,), (0,)), **{**_PLAIN, "to": _BF16}),
+        sample("i8[2,3]", "i8[3]", contract=((1,), (0,)), **{**_PLAIN, "to": I32}),
+        sample("f32[2,3]", "f32[3]", contract=((1,), (0,)), **{**_PLAIN, "precision": ("highest", "high")}),
+    ),
+)

@@ -1,1 +1,176 @@
-"""while"""
+"""`while`: a loop that runs as long as its condition holds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..core import Cell, Operation, Region, Type
+from ..dtypes import BOOL
+from ..errors import DerivativeError, IRTypeError
+from ..opdef import StructuredOp, register
+from .regions import Flags, check_attributes, check_regions, check_types, param_types, result_types
+
+_ATTRIBUTES = {"carry": int, "cond_const": int}
+
+
+class While(StructuredOp):
+    """Operands: carry, cond_const, body_const. The condition maps carry and cond_const to `bool[]`, the body maps
+    carry and body_const to the new carry. Both see the same, current cells.
+    """
+
+    name = "while"
+    doc = "Runs the second region as long as the first yields true."
+    segments = ("carry", "cond_const", "body_const")
+
+    def infer(
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region]
+    ) -> tuple[Type, ...]:
+        check_attributes(self.name, attributes, _ATTRIBUTES)
+        check_regions(self.name, regions, 2)
+        condition, body = regions
+        k, n = attributes["carry"], attributes["carry"] + attributes["cond_const"]
+        if n > len(types):
+            raise IRTypeError(f"while has {len(types)} operands, expected at least {k} carry and {n - k} cond_const")
+        check_types("the parameters of the condition of while", param_types(condition), types[:n])
+        check_types("the result of the condition of while", result_types(condition), [Type(BOOL)])
+        check_types("the parameters of the body of while", param_types(body), [*types[:k], *types[n:]])
+        check_types("the carry that the body of while yields", result_types(body), types[:k])
+        return tuple(types[:k])
+
+    # -------------------------------------------------------------------------------------------- meaning
+    def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
+        condition, body = op.regions
+        k, n = _groups(op)
+        carry, cond_const, body_const = list(args[:k]), args[k:n], args[n:]
+        while bool(machine.run(condition, [*carry, *cond_const])[0]):
+            carry = machine.run(body, [*carry, *body_const])
+        return carry
+
+    def thread(self, ctx: Any, op: Operation) -> None:
+        if op.regions[0].changed:
+            self._thread_rotated(ctx, op)
+            return
+        condition, body = op.regions
+        k, n = _groups(op)
+        changed, fixed = ctx.changed(op), ctx.fixed(op)
+        asked = [c for c in fixed if c in condition.effects]
+        used = [c for c in fixed if c in body.effects]
+        regions = [
+            ctx.region(condition, leading=changed, trailing=asked),
+            ctx.region(body, leading=changed, trailing=used, first=changed),
+        ]
+        operands = ctx.operands(op)
+        results = ctx.emit(
+            op,
+            [*ctx.now(changed), *operands[:n], *ctx.now(asked), *operands[n:], *ctx.now(used)],
+            {"carry": k + len(changed), "cond_const": n - k + len(asked)},
+            regions,
+            names=[c.name for c in changed],
+        )
+        ctx.hold(changed, results[: len(changed)])
+        ctx.bind(op, results[len(changed) :])
+
+    def _thread_rotated(self, ctx: Any, op: Operation) -> None:
+        """A condition that changes cells runs once before the loop and again at the end of each step; its answer is
+        carried. What the condition closes over is then needed by the body.
+        """
+        condition, body = op.regions
+        k, n = _groups(op)
+        changed, fixed = ctx.changed(op), ctx.fixed(op)
+        operands = ctx.operands(op)
+        (first,) = ctx.inline(condition, operands[:n])
+        entry = ctx.now(changed)
+
+        test = ctx.new_region([first.type, *(c.type for c in changed), *(v.type for v in operands[:k])])
+        inner = ctx.new_region([v.type for v in (first, *entry, *operands, *ctx.now(fixed))])
+        step = inner.params[1 + len(changed) :]
+        inner.hold(changed, inner.params[1 : 1 + len(changed)])
+        inner.hold(fixed, step[len(operands) :])
+        carry = inner.inline(body, [*step[:k], *step[n : len(operands)]])
+        (again,) = inner.inline(condition, [*carry, *step[k:n]])
+        results = ctx.emit(
+            op,
+            [first, *entry, *operands, *ctx.now(fixed)],
+            {"carry": 1 + len(changed) + k, "cond_const": 0},
+            [test.close([test.params[0]]), inner.close([again, *inner.now(changed), *carry])],
+        )
+        ctx.hold(changed, results[1 : 1 + len(changed)])
+        ctx.bind(op, results[1 + len(changed) :])
+
+    # -------------------------------------------------------------------------------------------- derivatives
+    def activity(
+        self, walk: Any, op: Operation, active: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        condition, body = op.regions
+        k, n = _groups(op)
+        carry = active[:k]
+        while True:
+            _, asked = walk.region(condition, carry + active[k:n], cells)
+            results, exit = walk.region(body, carry + active[n:], asked)
+            grown = tuple(a or r for a, r in zip(carry, results, strict=True))
+            if grown == carry and asked | exit <= cells:
+                return carry, cells
+            carry, cells = grown, cells | asked | exit
+
+    def cotangent_activity(
+        self, walk: Any, op: Operation, linear: Flags, given: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        raise _no_reverse(op)
+
+    def linearize(self, ctx: Any, op: Operation) -> None:
+        raise _no_reverse(op)
+
+    def transpose(self, ctx: Any, op: Operation) -> None:
+        raise _no_reverse(op)
+
+    # -------------------------------------------------------------------------------------------- batching, lowering
+    def batch(self, ctx: Any, op: Operation) -> None:
+        """Where the condition differs along the batch, every element runs until the last one is done, and a
+        finished one keeps what it has.
+        """
+        condition, body = op.regions
+        k, n = _groups(op)
+        flags = ctx.flags(op)
+        masked = False
+        while True:
+            carry = flags[:k]
+            (differs,) = ctx.walk.region(condition, flags[:n])
+            masked = masked or differs
+            grown = tuple(masked or a or r for a, r in zip(carry, ctx.walk.region(body, carry + flags[n:]), strict=True))
+            if grown == carry:
+                break
+            flags = grown + flags[k:]
+        operands = [ctx.with_axis(v) if f else ctx.value(v) for v, f in zip(op.operands, flags, strict=True)]
+        test = ctx.region(condition, flags[:n], [masked])
+        inner = ctx.region(body, flags[:k] + flags[n:], flags[:k])
+        attributes: Mapping[str, Any] = op.attributes
+        if masked:
+            test, inner = ctx.masked_loop(test, inner, k)
+            attributes = {"carry": k, "cond_const": n - k}
+            operands = [*operands[:n], *operands[k:n], *operands[n:]]
+        ctx.bind(op, ctx.emit(op, operands, attributes, [test, inner]), flags[:k])
+
+    def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
+        condition, body = op.regions
+        k, n = _groups(op)
+        return hlo.while_loop(
+            list(operands[:k]),
+            [r.type for r in op.results],
+            lambda carry: hlo.inline(condition, [*carry, *operands[k:n]])[0],
+            lambda carry: hlo.inline(body, [*carry, *operands[n:]]),
+        )
+
+
+register(While())
+
+
+def _groups(op: Operation) -> tuple[int, int]:
+    """Where the carry ends, and where cond_const ends."""
+    return op.attributes["carry"], op.attributes["carry"] + op.attributes["cond_const"]
+
+
+def _no_reverse(op: Operation) -> DerivativeError:
+    return DerivativeError(
+        "a `while` has no bound on its steps, so its residuals cannot be saved and it has no derivative in reverse. "
+        "Use a loop of known length: jax.lax.fori_loop with fixed limits, or jax.lax.scan, with the update masked "
+        f"by the condition (at {op.location.source})"
+    )

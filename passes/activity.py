@@ -1,0 +1,149 @@
+"""Which values have tangents and which shadow cells may be nonzero, at each point, found before anything is built.
+
+The two walks look at a region once per question and remember the answer; loops ask until nothing grows. So a
+program is built once, however deep its loops, and what the walks say is never less than what is built.
+"""
+
+from stategrad.ir import Cell, Effect, Operation, Region, Row, StructuredOp, Value, Zero
+
+Flags = tuple[bool, ...]
+Cells = frozenset[Cell]
+
+
+def differentiable(cell: Cell) -> bool:
+    """Whether the cell has a shadow: cells of integers, booleans and keys have none."""
+    return cell.type.differentiable
+
+
+class Activity:
+    """The walk of linearize: tangents forward."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Region, Flags, Cells], tuple[Flags, Cells]] = {}
+
+    def region(self, region: Region, active: Flags, cells: Cells) -> tuple[Flags, Cells]:
+        """Which results may have tangents if the flagged parameters do, and which of the region's outer cells a
+        nonzero shadow at its end if `cells` have one at its entry.
+        """
+        key = region, active, cells
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._walk(*key)
+        return found
+
+    def _walk(self, region: Region, active: Flags, cells: Cells) -> tuple[Flags, Cells]:
+        live = {v for v, a in zip(region.params, active, strict=True) if a}
+        now = set(cells)
+        for op in region.operations:
+            if isinstance(op.opdef, StructuredOp):
+                self._structured(op, live, now)
+            elif op.effects:
+                tangents_of_effect(op, live, now)
+            elif not live.isdisjoint(op.operands) and not is_constant(op):
+                live.update(r for r in op.results if r.type.differentiable)
+        now.difference_update(region.locals)
+        return tuple(v in live for v in region.results), frozenset(now)
+
+    def _structured(self, op: Operation, live: set[Value], now: set[Cell]) -> None:
+        touched = frozenset(c for c in op.effects if c in now)
+        flags = tuple(v in live for v in op.operands)
+        if touched or any(flags):
+            results, exit = op.opdef.activity(self, op, flags, touched)
+            live.update(v for v, flag in zip(op.results, results, strict=True) if flag)
+            now.difference_update(op.effects)
+            now.update(exit)
+
+
+def tangents_of_effect(op: Operation, live: set[Value], now: set[Cell]) -> None:
+    """What one effect does to the live values and the cells with a nonzero shadow."""
+    ((cell, effect),) = op.effects.items()
+    if effect in (Effect.READ, Effect.TAKE):
+        if cell in now:
+            live.update(op.results)
+    elif op.operands[0] in live:
+        now.add(cell)
+    if effect == Effect.TAKE or (effect == Effect.WRITE and op.operands[0] not in live):
+        now.discard(cell)
+
+
+def is_constant(op: Operation) -> bool:
+    """Whether its row says that the derivative is zero wherever it exists."""
+    return isinstance(op.opdef, Row) and isinstance(op.opdef.derivative, Zero)
+
+
+class LinearPart:
+    """What of a linear region depends on its linear parameters and cells; the rest is known beforehand."""
+
+    def __init__(self, region: Region, linear: Flags) -> None:
+        self.values = {v for v, flag in zip(region.params, linear, strict=True) if flag}
+        self.operations: list[Operation] = []
+        self.producers: dict[Value, Operation] = {}
+        for op in region.operations:
+            if op.effects or not self.values.isdisjoint(op.operands):
+                self.operations.append(op)
+                self.values.update(op.results)
+            else:
+                self.producers.update(dict.fromkeys(op.results, op))
+
+
+class CotangentActivity:
+    """The walk of transpose: cotangents backward through a linear region."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Region, Flags, Flags, Cells], tuple[Flags, Cells]] = {}
+        self._parts: dict[tuple[Region, Flags], LinearPart] = {}
+
+    def part(self, region: Region, linear: Flags) -> LinearPart:
+        """The linear part of a region whose flagged parameters are linear."""
+        found = self._parts.get((region, linear))
+        if found is None:
+            found = self._parts[region, linear] = LinearPart(region, linear)
+        return found
+
+    def region(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> tuple[Flags, Cells]:
+        """Which parameters may get a cotangent if the flagged results have one, and which outer cells may have a
+        nonzero one at the region's start if `cells` have at its end.
+        """
+        key = region, linear, given, cells
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._walk(*key)
+        return found
+
+    def _walk(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> tuple[Flags, Cells]:
+        part = self.part(region, linear)
+        got = {v for v, flag in zip(region.results, given, strict=True) if flag and v in part.values}
+        now = set(cells)
+        for op in reversed(part.operations):
+            if isinstance(op.opdef, StructuredOp):
+                self._structured(op, part.values, got, now)
+            elif op.effects:
+                cotangents_of_effect(op, part.values, got, now)
+            elif not got.isdisjoint(op.results):
+                got.update(v for v in op.operands if v in part.values)
+        now.difference_update(region.locals)
+        return tuple(v in got for v in region.params), frozenset(now)
+
+    def _structured(self, op: Operation, linear: set[Value], got: set[Value], now: set[Cell]) -> None:
+        touched = frozenset(c for c in op.effects if c in now)
+        given = tuple(v in got for v in op.results)
+        if touched or any(given):
+            flags = tuple(v in linear for v in op.operands)
+            operands, exit = op.opdef.cotangent_activity(self, op, flags, given, touched)
+            got.update(v for v, flag in zip(op.operands, operands, strict=True) if flag and v in linear)
+            now.difference_update(op.effects)
+            now.update(exit)
+
+
+def cotangents_of_effect(op: Operation, linear: set[Value], got: set[Value], now: set[Cell]) -> None:
+    """What one transposed effect does to the values with a cotangent and the cells with a nonzero one."""
+    ((cell, effect),) = op.effects.items()
+    if effect in (Effect.WRITE, Effect.ACCUMULATE):
+        if cell in now and op.operands[0] in linear:
+            got.add(op.operands[0])
+        if effect == Effect.WRITE:
+            now.discard(cell)
+    elif op.results[0] in got:
+        now.add(cell)
+    elif effect == Effect.TAKE:
+        now.discard(cell)

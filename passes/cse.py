@@ -1,0 +1,110 @@
+"""Common subexpressions: what was computed before is not computed again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stategrad.ir import Cell, Effect, Function, Operation, Region, Value
+
+from .pipeline import register_pass
+from .ports import ports
+from .rebuild import Rewriter, RewritePass, Scope
+
+_BARRIER = "optimization_barrier"
+
+Key = tuple[object, ...]
+
+
+@register_pass
+@dataclass(frozen=True)
+class Cse(RewritePass):
+    """Merges equal pure operations, and reads of a cell between which it does not change.
+
+    Every region is a scope of its own. Barriers and operations that reach outside the program are never merged.
+    """
+
+    name = "cse"
+
+    def rewriter(self) -> Rewriter:
+        return _Cse()
+
+
+def cse_function(function: Function) -> Function:
+    """`function` and what it calls with equal operations merged; the same object if there are none."""
+    return _Cse().function(function)
+
+
+class _Cse(Rewriter):
+    def region(self, region: Region) -> Region:
+        return self._region(region, {})
+
+    def _region(self, region: Region, equal: Mapping[Value, Value]) -> Region:
+        """Rebuilds a region in which some parameters are known to `equal` others."""
+        scope = Scope(region)
+        scope.env.update(equal)
+        seen: dict[Key, Operation] = {}
+        versions: dict[Cell, int] = {}
+        for op in region.operations:
+            new = self.renew(scope, op, [self._region(r, e) for r, e in _inner(scope, op)])
+            key = _key(new, versions)
+            first = seen.setdefault(key, new) if key is not None else new
+            if first is new:
+                scope.append(new)
+            else:
+                scope.replace(op.results, first.results)
+            for cell, effect in new.effects.items():
+                if effect.changes:
+                    versions[cell] = versions.get(cell, 0) + 1
+        return scope.finish()
+
+
+def _inner(scope: Scope, op: Operation) -> list[tuple[Region, dict[Value, Value]]]:
+    """The regions of `op`, each with its parameters that hold the same operand as an earlier parameter."""
+    found = ports(op)
+    if found is None:
+        return [(region, {}) for region in op.regions]
+    operands = scope.values(op.operands)
+    inner: list[tuple[Region, dict[Value, Value]]] = []
+    for region, slots in zip(op.regions, found.params, strict=False):
+        first: dict[tuple[Value, bool], Value] = {}
+        equal: dict[Value, Value] = {}
+        for param, slot in zip(region.params, slots, strict=True):
+            if slot >= found.carried:
+                kept = first.setdefault((operands[slot], found.whole(slot)), param)
+                equal.update({param: kept} if kept is not param else {})
+        inner.append((region, equal))
+    return inner
+
+
+def _key(op: Operation, versions: Mapping[Cell, int]) -> Key | None:
+    """What makes an operation equal to another; None if it is to be left alone."""
+    if op.external or op.regions or op.name == _BARRIER or any(e != Effect.READ for e in op.effects.values()):
+        return None
+    attributes = []
+    for name in sorted(op.attributes):
+        part = value_key(op.attributes[name])
+        if part is None:
+            return None
+        attributes.append((name, part))
+    held = tuple((cell, versions.get(cell, 0)) for cell in op.effects)
+    return (op.opdef, op.operands, tuple(attributes), held)
+
+
+def value_key(value: Any) -> Key | None:
+    """A hashable that is equal for equal attribute values only: -0.0 is not 0.0, and every NaN is its bits."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.hasobject:
+            return None
+        return ("array", value.dtype, value.shape, value.tobytes())
+    if isinstance(value, (float, complex)):
+        return (type(value), np.array(value).tobytes())
+    if isinstance(value, (tuple, list)):
+        parts = tuple(map(value_key, value))
+        return None if None in parts else (type(value), parts)
+    try:
+        hash(value)
+    except TypeError:
+        return None
+    return (type(value), value)

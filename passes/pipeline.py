@@ -1,0 +1,151 @@
+"""Passes and pipelines: `Pass` objects that print and parse back, run one after another with a hook between."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+from stategrad.ir import Location, Module, Operation
+
+from .errors import PassError, PassTextError
+from .spec import option_types, options_of, parse_specs, print_option
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A step from module to module. Subclasses are frozen dataclasses: their fields are the options.
+
+    `name` is what texts call it; the first line of the docstring is its help.
+    """
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def run(self, module: Module) -> Module:
+        """The transformed module; the same object when nothing changed."""
+
+    @classmethod
+    def help(cls) -> str:
+        """One line on what the pass does."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
+
+    def __str__(self) -> str:
+        hints = option_types(type(self))
+        shown = [
+            f"{f.name} = {print_option(hints[f.name], getattr(self, f.name))}"
+            for f in fields(self)
+            if getattr(self, f.name) != _default(f)
+        ]
+        return f"{self.name}{{{', '.join(shown)}}}" if shown else self.name
+
+
+P = TypeVar("P", bound=Pass)
+
+PASSES: dict[str, type[Pass]] = {}
+"""Every pass by its name; filled by importing `stategrad.passes`."""
+
+
+def register_pass(cls: type[P]) -> type[P]:
+    """Makes a pass known to `parse_pipeline`: a class decorator.
+
+    Raises:
+        PassTextError: the name is missing or taken, or the class has no help.
+    """
+    if not cls.name or not cls.help():
+        raise PassTextError(f"the pass {cls.__name__} needs a name and a docstring")
+    if PASSES.setdefault(cls.name, cls) is not cls:
+        raise PassTextError(f"there are two passes called {cls.name}")
+    return cls
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a hook is told: the module after `done` (None: before the first pass), and how that came about."""
+
+    index: int
+    done: Pass | None
+    module: Module
+    seconds: float = 0.0
+    changed: bool = True
+
+
+Hook = Callable[[Step], None]
+"""Is called with the first module and after each pass; what it raises counts as a failure of that pass."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes in order. `str` gives the text that `parse_pipeline` reads."""
+
+    passes: tuple[Pass, ...]
+
+    @staticmethod
+    def of(*passes: Pass) -> "Pipeline":
+        """A pipeline of these passes."""
+        return Pipeline(passes)
+
+    def run(self, module: Module, hook: Hook | None = None) -> Module:
+        """Runs the passes; `hook` sees the module before the first and after each.
+
+        Raises:
+            PassError: a pass failed, or its hook did; it names the pass and leaves a reproducer.
+        """
+        if hook is not None:
+            hook(Step(0, None, module))
+        for index, step in enumerate(self.passes, 1):
+            try:
+                module = _run_one(index, step, module, hook)
+            except Exception as e:
+                done = tuple(map(str, self.passes[: index - 1]))
+                raise PassError(e, str(step), done, _guilty(e.__traceback__)) from e
+        return module
+
+    def __add__(self, other: "Pipeline") -> "Pipeline":
+        return Pipeline(self.passes + other.passes)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.passes))
+
+
+def parse_pipeline(text: str) -> Pipeline:
+    """The pipeline that the text names: `linearize{of = @loss, wrt = [$w]}, transpose, dce`.
+
+    Raises:
+        PassTextError: there is no such pass or option, or a value does not fit.
+    """
+    return Pipeline(tuple(_make(name, given) for name, given in parse_specs(text)))
+
+
+def _make(name: str, given: dict[str, Any]) -> Pass:
+    cls = PASSES.get(name)
+    if cls is None:
+        raise PassTextError(f"there is no pass {name!r}; there are: {', '.join(sorted(PASSES))}")
+    options = options_of(cls, given)
+    missing = [f.name for f in fields(cls) if f.name not in options and _default(f) is MISSING]
+    if missing:
+        raise PassTextError(f"{name} needs the option {missing[0]}: {name}{{{missing[0]} = …}}")
+    return cls(**options)
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _run_one(index: int, step: Pass, module: Module, hook: Hook | None) -> Module:
+    start = time.perf_counter()
+    made = step.run(module)
+    if hook is not None:
+        hook(Step(index, step, made, time.perf_counter() - start, made is not module))
+    return made
+
+
+def _guilty(traceback: TracebackType | None) -> Location | None:
+    """Where the operation comes from that the innermost rule was at: passes and rules call it `op`."""
+    found = None
+    while traceback is not None:
+        op = traceback.tb_frame.f_locals.get("op")
+        found = op.location if isinstance(op, Operation) else found
+        traceback = traceback.tb_next
+    return found

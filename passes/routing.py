@@ -1,0 +1,132 @@
+"""The two builders of linearize: what depends on a tangent goes to the linear half, all else to the primal half.
+
+A derivative rule writes both through one builder and need not know which half an operation belongs to.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stategrad.ir import (
+    UNKNOWN,
+    Builder,
+    Location,
+    OpDef,
+    Operation,
+    Region,
+    StructuredOp,
+    Type,
+    Value,
+    clone_region,
+)
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class LinearHalf(Builder):
+    """Builds the linear half. Primal values that it is given become parameters (`residuals`) at their first use;
+    operations without operands, such as constants, are made again instead.
+    """
+
+    def __init__(self, sources: Mapping[Value, Operation], location: Location = UNKNOWN) -> None:
+        super().__init__(location)
+        self.residuals: dict[Value, Value] = {}
+        self._tangents: set[Value] = set()
+        self._sources = sources
+        self._again: dict[Value, Value] = {}
+
+    def __contains__(self, value: Value) -> bool:
+        """Whether a value is a tangent of this half."""
+        return value in self._tangents
+
+    def param(self, type: Type, name: str = "") -> Value:
+        value = super().param(type, name)
+        self._tangents.add(value)
+        return value
+
+    def use(self, value: Value) -> Value:
+        """What stands for a tangent or a primal value in this half."""
+        if value in self._tangents:
+            return value
+        found = self.residuals.get(value) or self._again.get(value)
+        if found is None:
+            source = self._sources.get(value)
+            if source is None:
+                found = self.residuals[value] = Value(value.type, value.name)
+            else:
+                found = self._again[value] = Builder.copy(self, source, ())[source.results.index(value)]
+        return found
+
+    def emit(
+        self,
+        opdef: OpDef,
+        operands: Sequence[Value],
+        attributes: Mapping[str, Any] = _NOTHING,
+        regions: Sequence[Region] = (),
+        names: Sequence[str] = (),
+        location: Location | None = None,
+    ) -> tuple[Value, ...]:
+        results = super().emit(opdef, list(map(self.use, operands)), attributes, regions, names, location)
+        self._tangents.update(results)
+        return results
+
+
+class RoutingBuilder(Builder):
+    """Builds the primal half, and passes on to `linear` every operation that has a tangent among its operands.
+
+    What rules emit without operands waits until the primal half needs it: most of it only the linear half does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: dict[Value, Operation] = {}
+        self._waiting: dict[Value, Operation] = {}
+        self.linear = LinearHalf(self.sources)
+
+    def emit(
+        self,
+        opdef: OpDef,
+        operands: Sequence[Value],
+        attributes: Mapping[str, Any] = _NOTHING,
+        regions: Sequence[Region] = (),
+        names: Sequence[str] = (),
+        location: Location | None = None,
+    ) -> tuple[Value, ...]:
+        if any(v in self.linear for v in operands):
+            where = location or self.location
+            return self.linear.emit(opdef, operands, attributes, regions, names, where)
+        return super().emit(opdef, operands, attributes, regions, names, location)
+
+    def copy(self, op: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
+        return self.emit(op.opdef, operands, op.attributes, tuple(map(clone_region, op.regions)), (), op.location)
+
+    def append(self, op: Operation) -> tuple[Value, ...]:
+        """Takes an operation made by a rule."""
+        if not _is_source(op):
+            return self.place(op)
+        for value in op.results:
+            self.sources[value] = self._waiting[value] = op
+        return op.results
+
+    def place(self, op: Operation) -> tuple[Value, ...]:
+        """Takes an operation of the primal half, after what it waits for."""
+        for value in op.operands:
+            if value in self._waiting:
+                self.settle(value)
+        if _is_source(op):
+            self.sources.update(dict.fromkeys(op.results, op))
+        self.operations.append(op)
+        return op.results
+
+    def settle(self, value: Value) -> Value:
+        """A value that the primal half is about to use."""
+        source = self._waiting.get(value)
+        if source is not None:
+            for result in source.results:
+                del self._waiting[result]
+            self.operations.append(source)
+        return value
+
+
+def _is_source(op: Operation) -> bool:
+    """Whether making it again is free: a row without operands, such as a constant."""
+    return not (op.operands or op.effects or op.external or isinstance(op.opdef, StructuredOp))

@@ -1,0 +1,107 @@
+"""How JAX transforms `ir_call`: each derivative is another program, made once by our passes and bound in its place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from stategrad import jax_compat
+from stategrad.passes.batch import batch_function
+from stategrad.passes.linearize import linearize_function
+from stategrad.passes.thread_state import thread_function
+from stategrad.passes.transpose import transpose_function
+
+from .ir_call import Program, ir_call_p
+
+Flags = tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A linearized program: `forward` gives results and residuals, `linear` takes residuals and tangents.
+
+    `saved` are the results of `forward` and `forwarded` the arguments that `linear` takes before the tangents;
+    `results` are the results that have a tangent.
+    """
+
+    forward: Program
+    linear: Program
+    saved: Sequence[int]
+    forwarded: Sequence[int]
+    results: Sequence[int]
+
+
+def linearized(program: Program, active: Flags) -> Halves:
+    """The two halves of a program, differentiated by the flagged arguments."""
+
+    def make() -> Halves:
+        made = linearize_function(program.function, active)
+        forward, linear = (Program(thread_function(f).function) for f in (made.fwd, made.lin))
+        forwarded = [i for i in made.forwarded if isinstance(i, int)]
+        return Halves(forward, linear, made.saved, forwarded, made.results)
+
+    return program.derive(("linearize", active), make)
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
+    active = tuple(map(jax_compat.is_active, tangents))
+    function = program.function
+    zeros: list[Any] = [jax_compat.zero_tangent(v.type) for v in function.results]
+    if not any(active):
+        return program.bind(*primals), zeros
+    halves = linearized(program, active)
+    found = halves.forward.bind(*primals)
+    known = [*(found[i] for i in halves.saved), *(primals[i] for i in halves.forwarded)]
+    given = [t for t, flag in zip(tangents, active, strict=True) if flag]
+    for i, t in zip(halves.results, halves.linear.bind(*known, *given), strict=True):
+        zeros[i] = t
+    return found[: len(function.results)], zeros
+
+
+def transposed(program: Program, linear: Flags, given: Flags) -> tuple[Program, Sequence[int]]:
+    """The pullback of a program that is linear in the flagged arguments, for cotangents of the flagged results, and
+    which arguments it gives cotangents of. It takes the other arguments and then the cotangents.
+    """
+
+    def make() -> tuple[Program, Sequence[int]]:
+        made = transpose_function(program.function, linear, given)
+        return Program(thread_function(made.function).function), made.results
+
+    return program.derive(("transpose", linear, given), make)
+
+
+def _transpose(cotangents: Sequence[Any], *operands: Any, program: Program) -> list[Any]:
+    linear = tuple(map(jax_compat.is_linear, operands))
+    given = tuple(map(jax_compat.is_active, cotangents))
+    params = program.function.params
+    found: list[Any] = [
+        jax_compat.zero_tangent(v.type) if flag else None for v, flag in zip(params, linear, strict=True)
+    ]
+    if any(given):
+        pullback, results = transposed(program, linear, given)
+        known = [x for x, flag in zip(operands, linear, strict=True) if not flag]
+        seeds = [ct for ct, flag in zip(cotangents, given, strict=True) if flag]
+        for i, ct in zip(results, pullback.bind(*known, *seeds), strict=True):
+            found[i] = ct
+    return found
+
+
+def batched(program: Program, flags: Flags, size: int) -> Program:
+    """The program on arguments of which the flagged ones carry a leading batch axis; all results carry it."""
+
+    def make() -> Program:
+        return Program(batch_function(program.function, flags, size))
+
+    return program.derive(("batch", flags, size), make)
+
+
+def _batch(operands: Sequence[Any], axes: Sequence[int | None], *, program: Program) -> tuple[list[Any], list[int]]:
+    flags = tuple(axis is not None for axis in axes)
+    leading = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
+    size = next(x.shape[0] for x, flag in zip(leading, flags, strict=True) if flag)
+    found = batched(program, flags, size).bind(*leading)
+    return found, [0] * len(found)
+
+
+jax_compat.define_transforms(ir_call_p, _jvp, _transpose, _batch)

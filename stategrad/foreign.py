@@ -1,0 +1,231 @@
+"""Foreign operations: primitives of JAX without a row of their own. All their rules come from JAX.
+
+A rule is traced for the single primitive, imported, and kept: by the parameters, the types of the operands, and
+which of them are active, linear or batched.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from stategrad.ir import Builder, DerivativeError, Derived, Function, IRTypeError, LazySource, Location
+from stategrad.ir import OpDef, Operation, Region, Type, Value
+from stategrad.ir.opdef import PURE, Effects, Tangents
+
+from . import jax_compat as compat
+from .foreign_program import ForeignProgram, jvp_program
+
+EFFECTS, CONTEXT = "jax_effects", "jax_context"
+"""Attributes beside the primitive's parameters, there only where they say something."""
+
+_KEPT = 512
+
+
+class TracedSource(LazySource):
+    """The user's line of an equation of JAX, found when it is shown; `traceback` is kept for JAX's own lowering."""
+
+    __slots__ = ("traceback",)
+
+    def __init__(self, traceback: Any, otherwise: Location) -> None:
+        super().__init__(lambda: compat.resolve_traceback(traceback, otherwise))
+        self.traceback = traceback
+
+
+class ForeignOp(OpDef):
+    """The operation that stands for one primitive of JAX. Attributes are the primitive's parameters, as JAX's objects.
+
+    Args:
+        name: without the prefix `jax.`.
+        import_program: makes an IR function of a jaxpr without States.
+    """
+
+    may_be_nan = True
+
+    def __init__(self, name: str, primitive: Any, import_program: Callable[[Any, str], Function]) -> None:
+        self.name = f"jax.{name}"
+        self.doc = f"The primitive `{primitive.name}` of JAX, by JAX's own rules."
+        self.primitive = primitive
+        self._import = import_program
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def attributes(self, equation: Any) -> Mapping[str, Any]:
+        """The attributes that an equation of JAX turns into."""
+        effects = compat.outside_effects(equation)
+        special = equation.ctx is not compat.PLAIN_CONTEXT
+        if not effects and not special:
+            return equation.params
+        return {
+            **equation.params,
+            **({EFFECTS: effects} if effects else {}),
+            **({CONTEXT: equation.ctx} if special else {}),
+        }
+
+    # ------------------------------------------------------------------ meaning
+    def infer(
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region]
+    ) -> tuple[Type, ...]:
+        return self._derive("infer", types, attributes, (), lambda: self._types(types, attributes))
+
+    def _types(self, types: Sequence[Type], attributes: Mapping[str, Any]) -> tuple[Type, ...]:
+        params, context = _split(attributes)
+        try:
+            with context.manager:
+                found = compat.result_avals(self.primitive, params, [compat.aval_of_type(t) for t in types])
+        except (TypeError, ValueError, KeyError, AttributeError) as e:
+            raise IRTypeError(f"{self.name}({', '.join(map(str, types))}): {e}") from e
+        return tuple(compat.type_of_aval(a) for a in found)
+
+    def effects_of(self, op: Operation) -> Effects:
+        return ({}, True) if EFFECTS in op.attributes else PURE
+
+    def jax_effects(self, op: Operation) -> frozenset[Any]:
+        """The effects of JAX that it has: prints and other callbacks."""
+        return op.attributes.get(EFFECTS, frozenset())
+
+    def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
+        params, context = _split(op.attributes)
+        given = [jax.numpy.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x for x in args]
+        found = compat.bind(self.primitive, params, context, given)
+        return [x if r.type.dtype.kind == "k" else np.asarray(x) for x, r in zip(found, op.results, strict=True)]
+
+    def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
+        params, context = _split(op.attributes)
+        before, after = [v.type for v in op.operands], [v.type for v in op.results]
+        equation = compat.equation(
+            self.primitive, params, before, after, self.jax_effects(op), context, _traceback(op.location)
+        )
+        return hlo.equation(equation, operands)
+
+    # ------------------------------------------------------------------ rules
+    def jvp_of(
+        self, b: Builder, op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]
+    ) -> list[Value | None]:
+        active = tuple(t is not None for t in tangents)
+        if not any(active) or not any(r.type.differentiable for r in op.results):
+            return [None] * len(op.results)
+        program = self._rule("jvp", op, active, lambda *apply: jvp_program(*apply, active, self._import))
+        found = iter(program.emit(b, [*operands, *results, *(t for t in tangents if t is not None)]))
+        return [next(found) if given else None for given in program.given]
+
+    def transpose_of(
+        self, b: Builder, op: Operation, cotangents: Tangents, operands: Tangents
+    ) -> list[Value | None]:
+        linear = tuple(x is None for x in operands)
+        given = tuple(c is not None for c in cotangents)
+        if not any(given) or not any(linear):
+            return [None] * len(operands)
+
+        def trace(apply: Any, avals: Sequence[Any], results: Sequence[Any]) -> ForeignProgram:
+            known = [a for a, free in zip(avals, linear, strict=True) if not free]
+            seeds = [a for a, there in zip(results, given, strict=True) if there]
+            rule = _transposed(apply, avals, linear, given)
+            return ForeignProgram.of(self._import(jax.make_jaxpr(rule)(*known, *seeds), "transpose"))
+
+        program = self._rule("transpose", op, (linear, given), trace)
+        present = [v for v in (*operands, *cotangents) if v is not None]
+        found = iter(program.emit(b, present))
+        return [next(found) if free else None for free in linear]
+
+    def batch_of(
+        self, b: Builder, op: Operation, operands: Sequence[Value], batched: Sequence[bool]
+    ) -> Sequence[Value]:
+        size = next(v.type.shape[0] for v, flag in zip(operands, batched, strict=True) if flag)
+        axes = tuple(0 if flag else None for flag in batched)
+
+        def trace(apply: Any, avals: Sequence[Any], results: Sequence[Any]) -> ForeignProgram:
+            stacked = [compat.aval_of_type(v.type) for v in operands]
+            rule = jax.vmap(apply, in_axes=axes, axis_size=size)
+            return ForeignProgram.of(self._import(jax.make_jaxpr(rule)(*stacked), "batch"))
+
+        return self._rule("batch", op, (axes, size), trace).emit(b, operands)
+
+    def _rule(self, kind: str, op: Operation, pattern: Hashable, trace: Callable[..., ForeignProgram]) -> ForeignProgram:
+        """The program that JAX's rule of this kind gives for an operation, traced once for each pattern."""
+        types = [v.type for v in op.operands]
+        return self._derive(kind, types, op.attributes, pattern, lambda: self._trace(kind, op, trace))
+
+    def _trace(self, kind: str, op: Operation, trace: Callable[..., ForeignProgram]) -> ForeignProgram:
+        params, context = _split(op.attributes)
+
+        def apply(*operands: Any) -> list[Any]:
+            return compat.bind(self.primitive, params, context, operands)
+
+        avals = [compat.aval_of_type(v.type) for v in op.operands]
+        results = [compat.aval_of_type(v.type) for v in op.results]
+        try:
+            return trace(apply, avals, results)
+        except jax.errors.UnexpectedTracerError as e:
+            raise DerivativeError(
+                f"the rules of {self.name} (at {op.location.source}) close over a value of the traced function; "
+                "pass it to the custom rule as an argument"
+            ) from e
+        except (NotImplementedError, TypeError, ValueError, AssertionError) as e:
+            what = "batching rule" if kind == "batch" else "derivative"
+            raise DerivativeError(f"JAX gives no {what} for {self.name} (at {op.location.source}): {e}") from e
+
+    def _derive(
+        self, kind: str, types: Sequence[Type], attributes: Mapping[str, Any], pattern: Hashable, make: Callable[[], Any]
+    ) -> Any:
+        key = (kind, tuple(types), pattern, tuple((k, _Parameter(v)) for k, v in attributes.items()))
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = make()
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(key)
+        return found
+
+
+class _Parameter:
+    """A parameter as part of a key: by value and class, or by identity where it has no hash. Keeps it alive."""
+
+    __slots__ = ("_hash", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        try:
+            self._hash: int | None = hash(value)
+        except TypeError:
+            self._hash = None
+
+    def __hash__(self) -> int:
+        return id(self.value) if self._hash is None else self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Parameter) or type(self.value) is not type(other.value):
+            return False
+        return self.value is other.value or (self._hash is not None and bool(self.value == other.value))
+
+
+def _split(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The parameters of the primitive and the context that it is applied in."""
+    params = {k: v for k, v in attributes.items() if k not in (EFFECTS, CONTEXT)}
+    return params, attributes.get(CONTEXT, compat.PLAIN_CONTEXT)
+
+
+def _traceback(location: Location) -> Any:
+    while isinstance(location, Derived):
+        location = location.base
+    return location.traceback if isinstance(location, TracedSource) else None
+
+
+def _transposed(apply: Any, avals: Sequence[Any], linear: Sequence[bool], given: Sequence[bool]) -> Callable[..., Any]:
+    """A function of the known operands and the given cotangents: the cotangents of the linear operands."""
+
+    def rule(*values: Any) -> Sequence[Any]:
+        known = iter(values)
+        fixed = [None if free else next(known) for free in linear]
+
+        def forward(*free: Any) -> list[Any]:
+            each = iter(free)
+            found = apply(*(next(each) if flag else x for flag, x in zip(linear, fixed, strict=True)))
+            return [x for x, there in zip(found, given, strict=True) if there]
+
+        primals = [a for a, free in zip(avals, linear, strict=True) if free]
+        return jax.linear_transpose(forward, *primals)(list(known))
+
+    return rule

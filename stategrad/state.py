@@ -1,0 +1,250 @@
+"""`State`: a named place that functions read and write, and the only thing the transforms keep track of."""
+
+import itertools
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from . import jax_compat as compat
+from .errors import StateError
+from .frame import Frame, Held
+from .state_primitives import CellId, direct, read_p, thread, write_p
+from .structure import Structure, split
+from .user_frame import user_line
+
+LOCK = threading.RLock()
+"""Held from gather to scatter of a compiled call, and while an array that a State alone owns is handed out."""
+
+
+class Slot:
+    """One array leaf of a State. `exclusive` says that nothing but the State holds the array: it may be donated."""
+
+    __slots__ = ("array", "exclusive")
+
+    def __init__(self, array: Any, exclusive: bool = False) -> None:
+        self.array = array
+        self.exclusive = exclusive
+
+
+class Epochs:
+    """Counters that let a compiled call see with one comparison that nothing it relies on has changed."""
+
+    structure = 0
+    """Goes up when some State gets another pytree structure: slots that were gathered before are stale."""
+    sharing = 0
+    """Goes up when some State's array gets a second owner: exclusive slots must be looked at again."""
+
+
+_numbers = itertools.count()
+
+
+class State:
+    """A value that functions may read and write, and that gradients may be taken with respect to.
+
+    Args:
+        value: any pytree of arrays and numbers; numbers become arrays of jax's default types. Leaves that are no
+            arrays (functions, strings) are kept as they are and belong to the structure.
+        name: shown in errors, dumps and reports; by default `state0`, `state1`, ….
+        tag: any text, for filters.
+
+    Raises:
+        StateError: it is created inside a raw JAX transformation, or holds another State.
+    """
+
+    __slots__ = ("__weakref__", "_name", "_named", "_slots", "_structure", "cell", "tag")
+
+    def __init__(self, value: Any, name: str | None = None, *, tag: str | None = None) -> None:
+        self._named = name is not None
+        self._name = name if name is not None else f"state{next(_numbers)}"
+        self.tag = tag
+        arrays, self._structure = split(value, self._name)
+        self._slots: tuple[Slot, ...] | None = None
+        self.cell = CellId(self, self._name)
+        if compat.is_eager():
+            self._slots = tuple(Slot(compat.strong_array(a)) for a in arrays)
+        else:
+            self._begin_local(arrays)
+
+    @property
+    def name(self) -> str:
+        """The name shown in errors, dumps and reports."""
+        return self._name
+
+    def suggest_name(self, name: str) -> None:
+        """Takes another name, such as the path in a Module, unless the State was given one when it was made."""
+        if not self._named:
+            self._name = self.cell.name = name
+
+    @property
+    def value(self) -> Any:
+        """The value now: the stored one, or inside a traced function the one that the function sees at this point."""
+        if not compat.is_eager():
+            return self._traced_value()
+        slots = self._slots
+        if slots is None:
+            raise self._gone()
+        if self._structure.single:
+            slot = slots[0]
+            return slot.array if not slot.exclusive else _hand_out(slot)
+        return self._structure.build([_hand_out(s) for s in slots])
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        arrays, structure = split(value, self._name)
+        if compat.is_eager():
+            self.store(structure, [compat.strong_array(a) for a in arrays])
+        else:
+            self.write_leaves(arrays, structure)
+
+    # ------------------------------------------------------------------ outside of traces
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The stored leaves.
+
+        Raises:
+            StateError: the State lived only inside a traced function.
+        """
+        if self._slots is None:
+            raise self._gone()
+        return self._slots
+
+    @property
+    def structure(self) -> Structure:
+        """The pytree structure of the stored value."""
+        return self._structure
+
+    def store(self, structure: Structure, arrays: Sequence[Any], exclusive: bool = False) -> None:
+        """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
+        with LOCK:
+            if self._slots is None or structure != self._structure or self.cell.local:
+                if self.cell.local:
+                    self.cell = CellId(self, self._name)
+                self._slots, self._structure = tuple(Slot(a, exclusive) for a in arrays), structure
+                Epochs.structure += 1
+            else:
+                for slot, array in zip(self._slots, arrays, strict=True):
+                    slot.array, slot.exclusive = array, exclusive
+            Epochs.sharing += 1
+
+    def stored_leaf(self, index: int, aval: Any, structure: Structure) -> Any:
+        """The stored leaf, for a read that JAX evaluates eagerly; it must still be what the read was traced for."""
+        slots = self.slots
+        if structure != self._structure or not compat.same_type(slots[index].array, aval):
+            raise StateError(
+                f"the State {self._name!r} has changed its structure or type since it was traced{user_line()}"
+            )
+        return _hand_out(slots[index])
+
+    def _gone(self) -> StateError:
+        return StateError(
+            f"the State {self._name!r} was created inside a traced function and is gone with it{user_line()}; "
+            "create it outside, return its value, or assign a concrete value to it first"
+        )
+
+    # ------------------------------------------------------------------ inside of traces
+    def held(self) -> Held:
+        """Structure and types that the State has at this point of the trace."""
+        frame = thread.frame
+        found = frame.held(self) if frame is not None else None
+        if found is not None:
+            return found
+        if self._slots is None:
+            raise self._gone()
+        return Held(self._structure, tuple(compat.strong(jax.typeof(s.array)) for s in self._slots))
+
+    def read_leaves(self) -> list[Any]:
+        """Binds a read of each leaf in the current trace."""
+        held, frame = self.held(), thread.frame
+        if frame is not None:
+            frame.seen[self.cell] = self
+        with direct():
+            return [
+                read_p.bind(cell=self.cell, leaf=(held.version, i), aval=t, structure=held.structure)
+                for i, t in enumerate(held.types)
+            ]
+
+    def write_leaves(self, arrays: Sequence[Any], structure: Structure) -> None:
+        """Binds a write of each leaf in the current trace; another structure or type starts a new version of the cell.
+
+        Raises:
+            StateError: the structure or type changes inside a loop, a branch or a nested jit.
+        """
+        frame, held = thread.frame, self.held()
+        if structure == held.structure:
+            arrays = [compat.adopt_type(a, t) for a, t in zip(arrays, held.types, strict=True)]
+        else:
+            arrays = [compat.strong_array(a) for a in arrays]
+        if frame is not None:
+            frame.seen[self.cell] = self
+            types = tuple(compat.strong(jax.typeof(a)) for a in arrays)
+            if structure != held.structure or types != held.types:
+                held = self._retype(frame, held, Held(structure, types, held.version + 1))
+        self._bind_writes(arrays, held.version)
+
+    def rewrite_leaf(self, index: int, array: Any) -> None:
+        """Binds a write of one leaf, of the type that it has, in the current trace."""
+        with direct():
+            write_p.bind(array, cell=self.cell, leaf=(self.held().version, index))
+
+    def _bind_writes(self, arrays: Sequence[Any], version: int) -> None:
+        with direct():
+            for i, array in enumerate(arrays):
+                write_p.bind(array, cell=self.cell, leaf=(version, i))
+
+    def _retype(self, frame: Frame, before: Held, after: Held) -> Held:
+        if not frame.at_top:
+            raise StateError(
+                f"the State {self._name!r} changes its type inside a loop, a branch or a nested jit{user_line()}: "
+                f"it holds {_shown(before)} and is given {_shown(after)}; write a value of the same structure, shape "
+                "and dtype (convert it), or change the type outside of the loop"
+            )
+        frame.hold(self, after)
+        return after
+
+    def _traced_value(self) -> Any:
+        return self.held().structure.build(self.read_leaves())
+
+    def _begin_local(self, arrays: Sequence[Any]) -> None:
+        frame = thread.frame
+        if frame is None:
+            raise StateError(
+                f"the State {self._name!r} is created inside a raw JAX transformation{user_line()}; create it outside, "
+                "or use the transform of the same name in stategrad"
+            )
+        self.cell.local = True
+        arrays = [compat.strong_array(a) for a in arrays]
+        frame.created.add(self.cell)
+        frame.seen[self.cell] = self
+        types = tuple(compat.strong(jax.typeof(a)) for a in arrays)
+        frame.retyped[self.cell] = Held(self._structure, types)
+        self._bind_writes(arrays, 0)
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if self._slots is None:
+            return f"{kind}({self._name!r}, only inside a trace)"
+        if self._structure.single:
+            return f"{kind}({self._name!r}, {compat.strong(jax.typeof(self._slots[0].array)).str_short()})"
+        shown = ", ".join(compat.strong(jax.typeof(s.array)).str_short() for s in self._slots)
+        return f"{kind}({self._name!r}, {shown} in {self._structure})"
+
+
+class ParamState(State):
+    """A State that is trained: what `model.states(ParamState)` selects."""
+
+    __slots__ = ()
+
+
+def _hand_out(slot: Slot) -> Any:
+    if slot.exclusive:
+        with LOCK:
+            slot.exclusive = False
+            Epochs.sharing += 1
+    return slot.array
+
+
+def _shown(held: Held) -> str:
+    types = ", ".join(t.str_short() for t in held.types)
+    return types if held.structure.single else f"({types}) in {held.structure}"

@@ -1,0 +1,90 @@
+"""How a transformed function is called: eagerly through a plan, or bound into the JAX trace that is current."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stategrad import jax_compat as compat
+from stategrad.ir import to_text
+from stategrad.state import LOCK
+from stategrad.trace import trace
+
+from .plan import Plan, Uncovered, bind_under_trace, refuse_states
+from .staging import Recipe, Staged, module_of, stage
+from .static import Static
+
+_KEPT_PROGRAMS = 64
+
+
+class Engine:
+    """Runs what `recipe` makes of `fn`.
+
+    Args:
+        retrace: trace at every call, so that a changed closure, global or flag is always seen; programs that come out
+            equal are compiled once. Without it, one trace for each combination of argument types, as in jax.jit.
+        donate: whether the buffers of written States may be reused.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], recipe: Recipe, static: Static, *, retrace: bool, donate: bool
+    ) -> None:
+        self.fn = fn
+        self.recipe = recipe
+        self.static = static
+        self.retrace = retrace
+        self.donate = donate
+        self._plan: Plan | None = None
+        self._traced_before = False
+        self._pending: Staged | None = None
+        self._programs: dict[Any, Plan] = {}
+
+    def stage(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Staged:
+        """Traces `fn` on these arguments (static ones hidden) and runs the passes."""
+        fresh, self._traced_before = self._traced_before, True
+        return stage(trace(self.fn, args, kwargs, fresh=fresh), self.recipe)
+
+    def __call__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if self.static:
+            args, kwargs = self.static.hide(args, kwargs)
+        if not compat.is_eager():
+            return bind_under_trace(self.stage(args, kwargs), args, kwargs)
+        with LOCK:
+            if self.retrace:
+                return self._plan_of(args, kwargs).call(args, kwargs)
+            return self._call_planned(args, kwargs)
+
+    # ------------------------------------------------------------------ one trace per combination of types
+    def _call_planned(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        plan = self._plan
+        if plan is None or not plan.current:
+            plan = self._plan = Plan((), (), self._stage_once, self.donate)
+        while True:
+            try:
+                return plan.call(args, kwargs)
+            except Uncovered as missing:
+                self._pending = missing.staged
+                plan = self._plan = plan.widened(missing.staged)
+            except TypeError as error:
+                refuse_states(args, kwargs, error)
+                raise
+
+    def _stage_once(self, args: Any, kwargs: Any) -> Staged:
+        """The program that a plan found too narrow is not traced a second time for the wider plan."""
+        pending, self._pending = self._pending, None
+        return pending if pending is not None else self.stage(args, kwargs)
+
+    # ------------------------------------------------------------------ a trace at every call
+    def _plan_of(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Plan:
+        fresh, self._traced_before = self._traced_before, True
+        traced = trace(self.fn, args, kwargs, fresh=fresh)
+        bound = tuple((id(leaf.state), leaf.index) for leaf in traced.leaves.values())
+        key = to_text(module_of(traced), locations=False), bound, traced.tree, compat.config_key()
+        plan = self._programs.pop(key, None)
+        if plan is None or not plan.current:
+            staged = stage(traced, self.recipe)
+            plan = Plan(
+                staged.inputs, staged.outputs, lambda *_: staged, self.donate and not staged.program.external
+            )
+        self._programs[key] = plan  # the most recently used one last
+        if len(self._programs) > _KEPT_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        return plan

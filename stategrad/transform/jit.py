@@ -1,0 +1,104 @@
+"""`jit`: a stateful function compiled as a whole."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import jax
+
+from stategrad.state_primitives import thread
+from stategrad.trace import Traced
+
+from .bound import Bound, without_self
+from .engine import Engine
+from .staging import Derived
+from .stages import Staging
+from .static import Static
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class AsIs:
+    """The recipe of `jit`: run the function itself."""
+
+    def derive(self, traced: Traced) -> Derived:
+        return Derived(
+            (), traced.function.name, lambda leaves: jax.tree.unflatten(traced.tree, leaves), traced.results
+        )
+
+
+class Jitted:
+    """A compiled stateful function; see `jit`."""
+
+    def __init__(self, fn: Callable[..., Any], argnums: Any, argnames: Any, donate: bool) -> None:
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._engine = Engine(fn, AsIs(), Static.of(fn, argnums, argnames), retrace=False, donate=donate)
+        self._bound = Bound(lambda it: Jitted(fn.__get__(it), without_self(argnums), argnames, donate))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if thread.frame is not None:
+            return self._fn(*args, **kwargs)  # it becomes part of the program that is being traced
+        return self._engine(args, kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Staging:
+        """Traces for these arguments (arrays or `jax.ShapeDtypeStruct`) without running: `.module`, `.lower()`, …"""
+        return Staging(self._engine, args, kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`, as on a `jax.jit` function."""
+        return self.trace(*args, **kwargs).lower()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else self._bound.of(instance)
+
+    def __repr__(self) -> str:
+        return f"<stategrad.jit of {getattr(self._fn, '__qualname__', self._fn)}>"
+
+
+@overload
+def jit(fn: Callable[..., Any], /) -> Jitted: ...
+@overload
+def jit(
+    *,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Iterable[str] | None = None,
+    donate: bool = True,
+) -> Callable[[Callable[..., Any]], Jitted]: ...
+@overload
+def jit(
+    fn: Callable[..., Any],
+    /,
+    *,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Iterable[str] | None = None,
+    donate: bool = True,
+) -> Jitted: ...
+def jit(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Iterable[str] | None = None,
+    donate: bool = True,
+) -> Any:
+    """Compiles a function that reads and writes States; also a decorator, with or without options.
+
+    The States that it writes are committed together after the call has succeeded, or not at all.
+
+    Args:
+        fn: takes and returns pytrees of arrays; may read and write any State.
+        static_argnums, static_argnames: arguments that are part of the program: hashable, one compilation each.
+        donate: let XLA reuse the buffers of written States that nobody else holds.
+
+    Raises:
+        TraceError: an argument or result is no array.
+        StateError: a State is used where or how that is not possible.
+    """
+
+    def compiled(fn: Callable[..., Any]) -> Jitted:
+        return Jitted(fn, static_argnums, static_argnames, donate)
+
+    return compiled if fn is None else compiled(fn)

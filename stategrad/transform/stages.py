@@ -1,0 +1,73 @@
+"""Looking at a transformed function without running it."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+
+from stategrad.ir import Function, Module, to_text
+from stategrad.passes import Hook
+from stategrad.trace import trace
+
+from .engine import Engine
+from .plan import Plan
+from .staging import Staged, module_of, stage
+
+
+class Staging:
+    """A function traced for some arguments; nothing runs and no State changes.
+
+    Attributes:
+        module: the IR before any pass.
+        program: the pure IR function after all passes.
+    """
+
+    def __init__(self, engine: Engine, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        self._engine = engine
+        self._args, self._kwargs = engine.static.hide(args, kwargs)
+        self._traced = trace(engine.fn, self._args, self._kwargs, fresh=True)
+
+    @property
+    def module(self) -> Module:
+        return module_of(self._traced)
+
+    @cached_property
+    def _staged(self) -> Staged:
+        return self.run_passes()
+
+    @property
+    def program(self) -> Function:
+        return self._staged.program.function
+
+    def run_passes(self, hook: Hook | None = None) -> Staged:
+        """Runs the passes; `hook` sees the module after each, for printing, timing or dumping it."""
+        return stage(self._traced, self._engine.recipe, hook)
+
+    def lower(self) -> jax.stages.Lowered:
+        """StableHLO: `.as_text()`, `.compile()` and what JAX offers on that (`cost_analysis`, `memory_analysis`, …)."""
+        staged = self._staged
+        donate = self._engine.donate and not staged.program.external
+        plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate)
+        written, read = ([slot.array for slot in slots] for slots in (plan.written, plan.read))
+        return plan.jitted.lower(written, read, self._args, self._kwargs)
+
+    def as_text(self) -> str:
+        """The IR before any pass, as text."""
+        return to_text(self.module)
+
+    __str__ = as_text
+
+
+def make_ir(fn: Any) -> Any:
+    """`make_ir(f)(*args)` is the IR of `f` for these arguments, before any pass, as a `Module`; `str` prints it.
+
+    Raises:
+        TraceError: an argument or result is no array.
+        StateError: a State is used where or how that is not possible.
+    """
+
+    def made(*args: Any, **kwargs: Any) -> Module:
+        return module_of(trace(fn, args, kwargs, fresh=True))
+
+    return made

@@ -1,0 +1,110 @@
+"""What a gradient is taken with respect to: arguments by number, States by any container of them."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from stategrad.errors import GradientError
+from stategrad.state import State
+
+
+def resolve_argnums(argnums: Any, count: int, name: str) -> tuple[int, ...]:
+    """Argument numbers as non-negative ints.
+
+    Raises:
+        GradientError: no integer, out of range, or named twice.
+    """
+    given = (argnums,) if not isinstance(argnums, (Sequence, set, frozenset)) else tuple(argnums)
+    found = []
+    for n in given:
+        try:
+            n = operator.index(n)
+        except TypeError:
+            raise GradientError(f"argnums of {name} must be integers, not {n!r}") from None
+        if not -count <= n < count:
+            raise GradientError(
+                f"argnums names argument {n} of {name}, which was called with {count} positional "
+                f"argument{'s' * (count != 1)}; arguments to differentiate by must be passed by position"
+            )
+        found.append(n % count)
+    if len(set(found)) != len(found):
+        raise GradientError(f"argnums of {name} names an argument twice: {given}")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class WantedStates:
+    """The States to differentiate by, and the container that their gradients are given in.
+
+    A single State gives a bare gradient; lists, tuples, dicts and mappings keep their form; None stays None; a State
+    that occurs twice gives its gradient twice.
+    """
+
+    states: tuple[State, ...]
+    form: Any
+
+    @staticmethod
+    def of(grad_states: Any) -> "WantedStates | None":
+        """Reads `grad_states`; None and empty containers mean no States.
+
+        Raises:
+            GradientError: something in it is no State.
+        """
+        found: list[State] = []
+        form = _form(grad_states, found)
+        return WantedStates(tuple(found), form) if found else None
+
+    def fill(self, gradients: Sequence[Any]) -> Any:
+        """The gradients, one for each of `states`, in the container."""
+        return _fill(self.form, iter(gradients))
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A container of the user's: its kind, and what stands for its entries."""
+
+    kind: Any
+    keys: tuple[Any, ...]
+    children: tuple[Any, ...]
+
+
+_STATE = object()
+
+
+def _form(given: Any, found: list[State]) -> Any:
+    if given is None:
+        return None
+    if isinstance(given, State):
+        found.append(given)
+        return _STATE
+    if hasattr(given, "to_flat"):  # what treefy_states gives
+        given = given.to_flat()
+    elif callable(getattr(given, "states", None)):  # a Module
+        given = given.states()
+    if isinstance(given, Mapping):
+        return _Node("dict", tuple(given), tuple(_form(v, found) for v in given.values()))
+    if isinstance(given, tuple) and hasattr(given, "_fields"):
+        return _Node(type(given), given._fields, tuple(_form(v, found) for v in given))
+    if isinstance(given, (list, tuple)):
+        return _Node(type(given), (), tuple(_form(v, found) for v in given))
+    if jax.tree.structure(given) == jax.tree.structure(0):
+        raise GradientError(
+            f"grad_states holds {given!r} of type {type(given).__name__}; expected a State, or a list, tuple, dict "
+            "or Module of States"
+        )
+    leaves, tree = jax.tree.flatten(given)
+    return _Node(tree.unflatten, (), (*(_form(v, found) for v in leaves),))
+
+
+def _fill(form: Any, gradients: Any) -> Any:
+    if form is None:
+        return None
+    if form is _STATE:
+        return next(gradients)
+    children = [_fill(c, gradients) for c in form.children]
+    if form.kind == "dict":
+        return dict(zip(form.keys, children, strict=True))
+    return form.kind(*children) if form.keys else form.kind(children)
