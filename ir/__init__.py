@@ -5,7 +5,20 @@ if __name__ != "stategrad.ir":
 
 from . import ops
 from .build import Builder, clone_region
-from .core import Cell, Effect, Function, Module, Names, Operation, Region, Type, Value, reachable, walk, zeros
+from .core import (
+    Cell,
+    Effect,
+    Function,
+    Module,
+    Names,
+    Operation,
+    Region,
+    Type,
+    Value,
+    reachable,
+    walk,
+    zeros,
+)
 from .dtypes import DType, dtype, dtype_of
 from .errors import (
     DerivativeError,
@@ -15,16 +28,34 @@ from .errors import (
     IRTypeError,
     IRVerifyError,
 )
+from .evaluate import Machine, evaluate
 from .location import UNKNOWN, Derived, LazySource, Location, Source, Unknown
-from .opdef import Jvp, Linear, OpDef, Row, Sample, StructuredOp, Undefined, Zero, lookup, register, row, sample
+from .opaque import Opaque
+from .opdef import (
+    Jvp,
+    Linear,
+    OpDef,
+    Row,
+    Sample,
+    StructuredOp,
+    Undefined,
+    Zero,
+    lookup,
+    register,
+    row,
+    sample,
+)
+from .parse import parse
+from .text import to_text
+from .verify import verify
 
 __all__ = [
     "UNKNOWN",
     "Builder",
     "Cell",
     "DType",
-    "Derived",
     "DerivativeError",
+    "Derived",
     "Effect",
     "EvaluationError",
     "Function",
@@ -36,9 +67,11 @@ __all__ = [
     "LazySource",
     "Linear",
     "Location",
+    "Machine",
     "Module",
     "Names",
     "OpDef",
+    "Opaque",
     "Operation",
     "Region",
     "Row",
@@ -53,12 +86,16 @@ __all__ = [
     "clone_region",
     "dtype",
     "dtype_of",
+    "evaluate",
     "lookup",
     "ops",
+    "parse",
     "reachable",
     "register",
     "row",
     "sample",
+    "to_text",
+    "verify",
     "walk",
     "zeros",
 ]

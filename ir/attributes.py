@@ -4,8 +4,8 @@
     f32[2] [1.0, 2.0]      a NumPy array        f32[] 0.5      a NumPy scalar
     opaque"relu#3@5f0c…"   an object without a text; see `Opaque`
 
-Sequences are tuples. One rule saves repetition: where an operation has an attribute `type` that is the type of its
-only result, it is not written, and an attribute `value` beside it is data of that type: `{value = [1.0, 2.0]}`.
+Sequences are tuples. One rule saves repetition: where an operation has an attribute `type`, the type of its
+only result, that is not written, and an attribute `value` beside it is data of that type: `{value = [1.0]}`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

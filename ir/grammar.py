@@ -1,9 +1,9 @@
-"""From characters to records: the Lark grammar, built when first needed, and errors that point at the place."""
+"""From characters to records: the Lark grammar, built when first needed, and errors that show the place."""
 
 from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import lark
 
@@ -24,8 +24,8 @@ from .syntax import (
     GroupNode,
     ListNode,
     Locals,
-    OperationNode,
     Operands,
+    OperationNode,
     Program,
     RegionNode,
     Token,
@@ -65,7 +65,7 @@ class _Located(NamedTuple):
 
 def grammar_text() -> str:
     """The grammar in Lark's notation."""
-    return files(__package__).joinpath("grammar.lark").read_text(encoding="utf-8")
+    return (Path(__file__).parent / "grammar.lark").read_text(encoding="utf-8")
 
 
 @cache
@@ -87,7 +87,7 @@ def read_program(text: Text) -> Program:
         IRSyntaxError: the text does not follow the grammar.
     """
     try:
-        return _parser().parse(text.text + "\n")
+        return cast("Program", _parser().parse(text.text + "\n"))
     except _Complaint as e:
         raise text.error(e.token, str(e)) from None
     except lark.UnexpectedCharacters as e:
@@ -98,7 +98,7 @@ def read_program(text: Text) -> Program:
 
 def _unexpected(text: Text, e: lark.UnexpectedToken) -> tuple[tuple[int, int], str]:
     found = str(e.token)
-    if e.token.type == "$END" or e.token.end_pos is not None and e.token.end_pos > len(text.text):
+    if e.token.type == "$END" or (e.token.end_pos is not None and e.token.end_pos > len(text.text)):
         lines = text.text.split("\n")
         return (len(lines), len(lines[-1]) + 1), f"unexpected end of the text{_expected(e.expected)}"
     shown = "end of line" if found.startswith("\n") else repr(found[:40])
@@ -242,11 +242,16 @@ class _Records(lark.Transformer):
         by, base = parts
         if base.depth >= _DEEPEST:
             raise _Complaint(by, f"a location of more than {_DEEPEST} passes")
-        return _Located(Derived(_string(by) if by.type == "STRING" else str(by), base.location), base.depth + 1)
+        return _Located(
+            Derived(_string(by) if by.type == "STRING" else str(by), base.location), base.depth + 1
+        )
 
     def unknown(self, parts: list[Any]) -> _Located:
         if parts[0] != "unknown":
-            raise _Complaint(parts[0], f'expected unknown, "file":line:column, or a pass as in linearize(…), not {parts[0]}')
+            raise _Complaint(
+                parts[0],
+                f'expected unknown, "file":line:column, or a pass as in linearize(…), not {parts[0]}',
+            )
         return _Located(UNKNOWN, 1)
 
 

@@ -1,6 +1,6 @@
 """Numbers and arrays as text: exact both ways, the shortest digits that give the same number back.
 
-A float whose digits would not give it back (a NaN with a payload or a sign) is written as its bits, `0xff800001`.
+A float whose digits would not give it back (a NaN with payload or sign) is written as its bits, `0xffc00000`.
 Small arrays are nested lists, larger ones `base64"…"` of their bytes, little-endian, row by row.
 """
 
@@ -9,7 +9,7 @@ import binascii
 import math
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -36,7 +36,11 @@ def string_text(value: str) -> str:
     """The string in double quotes, with escapes for what would not survive a text file."""
     if value.isprintable() and '"' not in value and "\\" not in value:
         return f'"{value}"'
-    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in value) + '"'
+    return (
+        '"'
+        + "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in value)
+        + '"'
+    )
 
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
@@ -67,7 +71,7 @@ def scalar_text(value: Any, dtype: DType) -> str:
     return _writer(dtype)(value)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _writer(dtype: DType) -> Callable[[Any], str]:
     if dtype.kind == "b":
         return lambda x: "true" if x else "false"
@@ -167,7 +171,7 @@ def _code_point(braced: str) -> str:
 
 
 def read_number(text: str, dtype: DType) -> Any:
-    """A number of that element type as a NumPy scalar: digits, `inf`, `nan`, or the bits of a float in hexadecimal.
+    """A number of that element type as a NumPy scalar: digits, `inf`, `nan`, or bits as `0x7fc00000`.
 
     Raises:
         LiteralError: it is not such a number, or out of range.
@@ -191,7 +195,7 @@ def read_complex(real: str, imaginary: str, dtype: DType) -> Any:
     Raises:
         LiteralError: they are no numbers, or the element type is not complex.
     """
-    if dtype.kind != "c":
+    if dtype.kind != "c" or dtype.numpy is None:
         raise LiteralError(f"({real}, {imaginary}) is a complex number, not a {dtype}")
     component = _component(dtype.numpy)
     parts = np.array([read_float(real, component), read_float(imaginary, component)], component)

@@ -15,7 +15,7 @@ _LABEL_LENGTH = 40
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """What a token stands for in a process that has never seen its object. It prints as the token it was read from.
+    """What a token stands for in a process that has never seen its object. It prints as the token read.
 
     A program that holds one can be read, compared and transformed, but not run.
     """
@@ -39,7 +39,9 @@ class _Registry:
     def token(self, value: Any) -> str:
         with self._lock:
             # The class is part of the key: members of two integer enumerations may be equal.
-            tokens = self._tokens.setdefault(type(value), {} if not _weakly(value) else weakref.WeakKeyDictionary())
+            tokens = self._tokens.setdefault(
+                type(value), {} if not _weakly(value) else weakref.WeakKeyDictionary()
+            )
             key = value if _hashable(value) else _ById(value)
             found = tokens.get(key)
             return found if found is not None else self._add(tokens, key, value)

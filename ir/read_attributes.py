@@ -68,7 +68,17 @@ def read_data(node: ValueNode, type: Type, scope: Scope, place: Token) -> Any:
         return read_value(node, scope, place)
     if not isinstance(node, ComplexNode) and node.type == "BLOB":
         return _checked(lambda: read_blob(str(node)[7:-1], type.dtype, type.shape), scope, node)
+    place = node.real if isinstance(node, ComplexNode) else node
     return _checked(lambda: _element(node, type.dtype), scope, place)
+
+
+def word_or_string(token: Token, scope: Scope) -> str:
+    """A name that is written in quotes where it is unusual.
+
+    Raises:
+        IRSyntaxError: it has an unknown escape.
+    """
+    return _checked(lambda: read_string(str(token)), scope, token) if token.type == "STRING" else str(token)
 
 
 def read_type(token: Token, scope: Scope) -> Type:

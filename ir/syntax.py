@@ -1,4 +1,4 @@
-"""What the grammar makes of a text, before names are looked up: plain records that keep the tokens' positions."""
+"""What the grammar makes of a text before names are looked up: plain records that keep positions."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -105,8 +105,8 @@ class RegionNode:
 
     params: Binders
     operations: list["OperationNode"] = field(default_factory=list)
-    results: End = End()
-    locals: Locals = Locals()
+    results: End = field(default_factory=End)
+    locals: Locals = field(default_factory=Locals)
 
 
 @dataclass(slots=True)
@@ -114,10 +114,10 @@ class OperationNode:
     """One line, and the regions that it opens."""
 
     name: Token
-    results: Binders = Binders()
-    operands: Operands = Operands()
+    results: Binders = field(default_factory=Binders)
+    operands: Operands = field(default_factory=Operands)
     groups: list[GroupNode] = field(default_factory=list)
-    attributes: Attributes = Attributes()
+    attributes: Attributes = field(default_factory=Attributes)
     location: Location = UNKNOWN
     regions: list[RegionNode] = field(default_factory=list)
 
@@ -130,7 +130,7 @@ class FunctionNode:
     body: RegionNode
     types: Types
     effects: list[EffectNode] = field(default_factory=list)
-    attributes: Attributes = Attributes()
+    attributes: Attributes = field(default_factory=Attributes)
     location: Location = UNKNOWN
 
 

@@ -1,6 +1,6 @@
 """The printer. What it prints parses back to the same program and prints the same again; see docs/ir.md.
 
-Names: a value keeps the name it wishes for where that is free in its function, and else gets a number behind it.
+Names: a value keeps the name it wishes for where that is free in its function; else a number follows it.
 """
 
 import re
@@ -16,13 +16,18 @@ from .location import Derived, Location, Source, Unknown
 _BARE = re.compile(r"[\w./<>\-]+")
 _WORD = re.compile(r"[A-Za-z_][\w.\-]*")
 _UNFIT = re.compile(r"[^\w./<>\-]")
-_EFFECTS = ((Effect.READ, "reads"), (Effect.WRITE, "writes"), (Effect.ACCUMULATE, "accumulates"), (Effect.TAKE, "takes"))
+_EFFECTS = (
+    (Effect.READ, "reads"),
+    (Effect.WRITE, "writes"),
+    (Effect.ACCUMULATE, "accumulates"),
+    (Effect.TAKE, "takes"),
+)
 
 
 def to_text(program: Module | Function, locations: bool = True) -> str:
     """The text of a module, or of one function without the cells and functions that it uses.
 
-    Equal programs that differ only in locations have one text with `locations=False`. Linear in the program's size.
+    Programs that differ only in locations have one text with `locations=False`. Takes linear time.
     """
     return Printer(program, locations).text()
 
@@ -48,9 +53,11 @@ class Printer:
         """All lines."""
         return "\n".join(self._lines) + "\n" if self._lines else ""
 
-    # ------------------------------------------------------------------------------------------ modules, functions
+    # ------------------------------------------------------------------------------------------ modules
     def _module(self, module: Module) -> None:
-        mentioned = [c for f in module.functions.values() for v in f.attributes.values() for c in _cells_in(v)]
+        mentioned = [
+            c for f in module.functions.values() for v in f.attributes.values() for c in _cells_in(v)
+        ]
         for cell in (*module.cells.values(), *mentioned):
             self._name_cell(cell)
         for cell in list(self._cells):
@@ -265,10 +272,10 @@ def _lengths(op: Operation) -> list[int] | None:
     segments = op.opdef.segments
     if not segments:
         return None
-    lengths = [op.attributes.get(name) for name in segments[:-1]]
-    if not all(type(n) is int and n >= 0 for n in lengths) or sum(lengths) > len(op.operands):
+    given: list[Any] = [op.attributes.get(name) for name in segments[:-1]]
+    if any(type(n) is not int or n < 0 for n in given) or sum(given) > len(op.operands):
         return None
-    return [*lengths, len(op.operands) - sum(lengths)]
+    return [*given, len(op.operands) - sum(given)]
 
 
 def _cells_in(value: Any) -> Iterable[Cell]:

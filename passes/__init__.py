@@ -1,22 +1,75 @@
-"""Passes: Module -> Module."""
+"""Passes: Module -> Module. Importing this package registers all of them by name, for `parse_pipeline`.
+
+For one function at a time, as the transforms work, each pass has a function of its own: `dce_function`, ….
+"""
 
 if __name__ != "stategrad.passes":
     raise ImportError("import this package as stategrad.passes: under another name every class would exist twice")
 
+from .cse import Cse, cse_function
+from .dce import Dce, dce_function
 from .errors import PassError, PassTextError
+from .fold import Fold, fold_function
+from .forward_state import ForwardState, forward_state_function
+from .gradient import ForwardMode, Gradient, Linearize, Transpose, gradient_function, jvp_function
+from .hoist_reads import HoistReads, hoist_reads_function
+from .hooks import DumpTo, Print, Timing, Verify, together
+from .inline import Inline, inline_function
+from .linearize import Linearized, linearize_function
+from .names import Fresh
+from .names import Fresh
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
 from .spec import CellName, FunctionName
+from .standard import CANONICALISE, SIMPLIFY, canonicalise_function, simplify_function
+from .thread_state import Threaded, ThreadState, thread_function
+from .transpose import Transposed, transpose_function
 
 __all__ = [
+    "CANONICALISE",
     "PASSES",
+    "SIMPLIFY",
     "CellName",
+    "Cse",
+    "Dce",
+    "DumpTo",
+    "Fold",
+    "ForwardMode",
+    "ForwardState",
+    "Fresh",
+    "Fresh",
     "FunctionName",
+    "Gradient",
+    "HoistReads",
     "Hook",
+    "Inline",
+    "Linearize",
+    "Linearized",
     "Pass",
     "PassError",
     "PassTextError",
     "Pipeline",
+    "Print",
     "Step",
+    "ThreadState",
+    "Threaded",
+    "Timing",
+    "Transpose",
+    "Transposed",
+    "Verify",
+    "canonicalise_function",
+    "cse_function",
+    "dce_function",
+    "fold_function",
+    "forward_state_function",
+    "gradient_function",
+    "hoist_reads_function",
+    "inline_function",
+    "jvp_function",
+    "linearize_function",
     "parse_pipeline",
     "register_pass",
+    "simplify_function",
+    "thread_function",
+    "together",
+    "transpose_function",
 ]

@@ -77,13 +77,13 @@ class LinearPart:
     def __init__(self, region: Region, linear: Flags) -> None:
         self.values = {v for v, flag in zip(region.params, linear, strict=True) if flag}
         self.operations: list[Operation] = []
-        self.producers: dict[Value, Operation] = {}
-        for op in region.operations:
+        self.producers: dict[Value, tuple[int, Operation]] = {}
+        for place, op in enumerate(region.operations):
             if op.effects or not self.values.isdisjoint(op.operands):
                 self.operations.append(op)
                 self.values.update(op.results)
             else:
-                self.producers.update(dict.fromkeys(op.results, op))
+                self.producers.update(dict.fromkeys(op.results, (place, op)))
 
 
 class CotangentActivity:

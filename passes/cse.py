@@ -10,7 +10,7 @@ from stategrad.ir import Cell, Effect, Function, Operation, Region, Value
 
 from .pipeline import register_pass
 from .ports import ports
-from .rebuild import Rewriter, RewritePass, Scope
+from .rebuild import RewritePass, Rewriter, Scope
 
 _BARRIER = "optimization_barrier"
 
@@ -22,7 +22,7 @@ Key = tuple[object, ...]
 class Cse(RewritePass):
     """Merges equal pure operations, and reads of a cell between which it does not change.
 
-    Every region is a scope of its own. Barriers and operations that reach outside the program are never merged.
+    Every region is a scope of its own. Barriers and operations that reach outside are never merged.
     """
 
     name = "cse"
@@ -93,7 +93,7 @@ def _key(op: Operation, versions: Mapping[Cell, int]) -> Key | None:
 
 
 def value_key(value: Any) -> Key | None:
-    """A hashable that is equal for equal attribute values only: -0.0 is not 0.0, and every NaN is its bits."""
+    """A hashable that is equal for equal attribute values only: -0.0 is not 0.0, a NaN is its bits."""
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.hasobject:
             return None

@@ -1,7 +1,7 @@
 """Dead code elimination: mark what is needed, from results and effects backwards, then sweep the rest.
 
-One marking serves a function with all it calls, in linear time, through regions, loop carries and calls alike. A carry
-is needed if its result is, or its parameter inside is by something that is: carries that only feed themselves go.
+One marking serves a function with all it calls, in linear time, through regions, carries and calls alike.
+A carry is needed if its result is, or if something needed inside uses it: one that only feeds itself goes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from stategrad.ir import Cell, Effect, Function, Module, Operation, Region, Valu
 
 from .pipeline import Pass, register_pass
 from .ports import CONTROL, Ports, bodies, ports, segment_lengths
-from .rebuild import same, with_body, with_functions, with_parts
+from .rebuild import with_body, with_functions, with_parts
 from .spec import FunctionName
 
 
@@ -20,7 +20,8 @@ from .spec import FunctionName
 class Dce(Pass):
     """Removes what no result and no effect needs; effects on local cells that nobody reads are not needed.
 
-    Functions that nothing calls, and those named in `keep`, keep their parameters and results; others may lose some.
+    Functions that nothing calls, and those named in `keep`, keep their parameters and results; others may
+    lose some.
     """
 
     name = "dce"
@@ -34,7 +35,7 @@ class Dce(Pass):
 
 
 def dce_function(function: Function) -> Function:
-    """`function` without what nothing needs; it keeps its own parameters and results, the functions it calls may not.
+    """`function` without what nothing needs; it keeps its parameters and results, its callees may not.
 
     The same object when there is nothing to remove.
     """
@@ -221,7 +222,9 @@ class _Sweep:
     def _operation(self, op: Operation) -> Operation:
         found = ports(op)
         if found is None:
-            everything = [self._region(r, [True] * len(r.params), [True] * len(r.results)) for r in op.regions]
+            everything = [
+                self._region(r, [True] * len(r.params), [True] * len(r.results)) for r in op.regions
+            ]
             return with_parts(op, regions=everything)
         slots = [(op, i) in self._marked.slots for i in range(len(op.operands))]
         wanted = self._wanted(op)

@@ -13,13 +13,13 @@ from .fold_regions import REGION_RULES, forward_results, settle_carries
 from .identities import IDENTITIES, Folding
 from .pipeline import register_pass
 from .ports import ports
-from .rebuild import Rewriter, RewritePass
+from .rebuild import RewritePass, Rewriter
 from .splat import CONSTANT, splat
 
 _LARGEST = 256
 """So many elements may a constant have that is computed from."""
 _SMALL = 16
-"""So many elements may a computed constant have, if it is larger than what it is made of and not full of one number."""
+"""So many elements may a computed constant have that is larger than what it is made of."""
 
 
 @register_pass
@@ -27,8 +27,8 @@ _SMALL = 16
 class Fold(RewritePass):
     """Computes small constants and applies identities that are exact but for the sign of a zero (x + 0 is x).
 
-    Constants move into the regions that use them; a branch with a known predicate and a loop of at most one step are
-    taken apart. A result that is not finite is never computed: finding it is left to the NaN checks.
+    Constants move into the regions that use them; a branch with a known predicate and a loop of at most one
+    step are taken apart. A result that is not finite is never computed: it is left to the NaN checks.
     """
 
     name = "fold"
@@ -51,7 +51,9 @@ class _Fold(Rewriter):
         scope = Folding(region)
         for i, made in constants.items():
             scope.at("fold", made.location)
-            value = scope.emit(made.opdef, (), _as_type(made, region.params[i].type), names=[region.params[i].name])
+            value = scope.emit(
+                made.opdef, (), _as_type(made, region.params[i].type), names=[region.params[i].name]
+            )
             scope.replace([region.params[i]], value)
         self._operations(scope, region)
         return scope.finish()
@@ -73,13 +75,18 @@ class _Fold(Rewriter):
         if taken is not None:
             self._take_apart(scope, op, *taken)
             return
-        constants = [_constants(scope, op, r, slots) for r, slots in zip(op.regions, found.params, strict=True)]
+        constants = [
+            _constants(scope, op, r, slots) for r, slots in zip(op.regions, found.params, strict=True)
+        ]
         regions = [self._region(r, known) for r, known in zip(op.regions, constants, strict=True)]
-        new = settle_carries(self.renew(scope, op, regions))
-        forward_results(scope, new)
+        new, settled = settle_carries(self.renew(scope, op, regions))
+        known = {**settled, **forward_results(scope, new)}
         scope.append(new)
+        scope.replace(known, known.values())
 
-    def _take_apart(self, scope: Folding, op: Operation, region: Region, args: Sequence[Value], wrap: Any) -> None:
+    def _take_apart(
+        self, scope: Folding, op: Operation, region: Region, args: Sequence[Value], wrap: Any
+    ) -> None:
         """Puts the body of a region that runs exactly once in the place of its operation."""
         scope.replace(region.params, args)
         scope.locals.extend(region.locals)
@@ -115,7 +122,7 @@ def _as_type(made: Operation, type: Type) -> dict[str, Any]:
     return {"value": made.attributes["value"], "type": type}
 
 
-# ------------------------------------------------------------------------------------------------ plain operations
+# ---------------------------------------------------------------------------------------- plain operations
 def _folded(scope: Folding, op: Operation) -> Sequence[Value] | None:
     """The values that the results of a plain operation are known to be."""
     if op.effects or op.external or op.regions or not isinstance(op.opdef, Row):
@@ -129,7 +136,11 @@ def _folded(scope: Folding, op: Operation) -> Sequence[Value] | None:
 
 def _computed(scope: Folding, op: Operation) -> Sequence[Value] | None:
     makers = [scope.maker(v) for v in op.operands]
-    if not makers or any(m is None or m.name != CONSTANT for m in makers) or op.name == "optimization_barrier":
+    if (
+        not makers
+        or any(m is None or m.name != CONSTANT for m in makers)
+        or op.name == "optimization_barrier"
+    ):
         return None
     arrays = _computed_once(scope, op) or _computed_whole(op, [m for m in makers if m is not None])
     if arrays is None or not all(map(_finite, arrays)):

@@ -1,7 +1,7 @@
 """State forwarding: reads see the values written before them, and writes that nobody sees are dropped.
 
-Two walks over a region. Forwards, with the value that each cell is known to hold; then backwards, with the cells that
-are overwritten before anyone looks.
+Two walks over a region. Forwards, with the value that each cell is known to hold; then backwards, with the
+cells that are overwritten before anyone looks.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from stategrad.ir import Cell, Effect, Function, Operation, Region, Type, Value
 
 from .pipeline import register_pass
 from .ports import ports
-from .rebuild import Rewriter, RewritePass, Scope, with_body, with_parts
+from .rebuild import RewritePass, Rewriter, Scope, with_body, with_parts
 from .splat import is_zero
 
 _LOOKS = Effect.READ | Effect.TAKE
@@ -21,7 +21,7 @@ _BY = "forward-state"
 @register_pass
 @dataclass(frozen=True)
 class ForwardState(RewritePass):
-    """Forwards written values to later reads and drops dead writes; what is left are reads at entry, writes at exit.
+    """Forwards written values to later reads, drops dead writes: left are reads at entry, writes at exit.
 
     Where the value of a cell is known, `accumulate` becomes a sum and a write, `take` a write of zero.
     """
@@ -33,7 +33,7 @@ class ForwardState(RewritePass):
 
 
 def forward_state_function(function: Function) -> Function:
-    """`function` and what it calls with reads forwarded and dead writes dropped; the same object if there are none."""
+    """`function` and its callees, reads forwarded and dead writes dropped; the same object if none are."""
     return _ForwardState().function(function)
 
 
@@ -94,7 +94,7 @@ class _Forward:
         return found
 
     def _known(self, cell: Cell) -> Value | None:
-        """What the cell holds. The zero of a local cell is made when it is first asked for; keys have none."""
+        """What the cell holds. The zero of a local cell is made when first asked for; keys have none."""
         if cell not in self._held and cell in self._zero and cell.type.dtype.numpy is not None:
             self._held[cell] = self._zero_of(cell.type)
         return self._held.get(cell)
@@ -156,7 +156,7 @@ def _without_dead_writes(region: Region, dead: frozenset[Cell]) -> Region:
 
 
 def _step_back(op: Operation, unseen: set[Cell]) -> Operation | None:
-    """One operation of the backward walk; `unseen` becomes what it is before `op`. None drops the operation."""
+    """One step of the backward walk; `unseen` becomes what it is before `op`. None drops the operation."""
     cell = op.attributes.get("cell")
     if cell is None:
         new = _inner_without_dead_writes(op, unseen)

@@ -7,7 +7,7 @@ from stategrad.ir import Cell, Derived, Effect, Function, Operation, Region, Val
 
 from .pipeline import register_pass
 from .ports import ports, shares_consts, with_consts
-from .rebuild import Rewriter, RewritePass, Scope, with_body
+from .rebuild import RewritePass, Rewriter, Scope, with_body
 
 _BY = "hoist-reads"
 _NONE: frozenset[Cell] = frozenset()
@@ -28,7 +28,7 @@ class HoistReads(RewritePass):
 
 
 def hoist_reads_function(function: Function) -> Function:
-    """`function` and what it calls with invariant reads before their loops; the same object if there are none."""
+    """`function` and what it calls, invariant reads before their loops; the same object if there are none."""
     return _HoistReads().function(function)
 
 

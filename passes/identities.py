@@ -1,7 +1,7 @@
 """Identities: for an operation, the value that its result is known to be, read off its row of this table.
 
-They hold exactly in floating point, NaN and infinities included, but for the sign of a zero: x + 0 counts as x. So
-x * 0 is *not* folded unless x is an integer.
+They hold exactly in floating point, NaN and infinities included, but for the sign of a zero: x + 0 counts as
+x, as it does in XLA. x * 0 is *not* folded unless x is an integer.
 """
 
 from collections.abc import Callable
@@ -155,14 +155,25 @@ def _broadcast(scope: Folding, op: Operation) -> Value | None:
     return scope.broadcast(inner.operands[0], shape=op.attributes["shape"], dimensions=both)
 
 
-@_identity("slice", "pad", "concatenate", "reverse")
-def _rearranged(scope: Folding, op: Operation) -> Value | None:
-    moves = op.attributes.get("dimensions") or any(s < 0 for s in op.attributes.get("low", ()))
-    if moves and op.name == "reverse":
-        return _of_splat(scope, op)
-    if len(op.operands) > 1 and op.name == "concatenate":
-        return None
-    return None if moves else _if_same_type(op) or (_of_splat(scope, op) if op.name == "slice" else None)
+@_identity("slice")
+def _slice(scope: Folding, op: Operation) -> Value | None:
+    return _if_same_type(op) or _of_splat(scope, op)
+
+
+@_identity("concatenate")
+def _concatenate(scope: Folding, op: Operation) -> Value | None:
+    # If the first operand has the type of the result, the others are empty.
+    return _if_same_type(op)
+
+
+@_identity("reverse")
+def _reverse(scope: Folding, op: Operation) -> Value | None:
+    return _of_splat(scope, op) if op.attributes["dimensions"] else op.operands[0]
+
+
+@_identity("pad")
+def _pad(scope: Folding, op: Operation) -> Value | None:
+    return None if any(map(any, op.attributes.values())) else op.operands[0]
 
 
 @_identity("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")

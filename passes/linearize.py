@@ -25,7 +25,7 @@ from stategrad.ir import (
 )
 
 from .activity import Activity, Cells, Flags, differentiable
-from .names import Fresh
+from .names import Fresh, with_own_locals
 from .recompute import Again, recompute
 from .routing import RoutingBuilder
 from .thread_state import Threader
@@ -114,7 +114,7 @@ class Linearizer:
         return found
 
     def _linearize(self, function: Function, active: Flags, cells: Cells) -> Linearized:
-        halves = self.region(function.body, active, cells)
+        halves = self.region(with_own_locals(function.body), active, cells)
         results = [i for i, t in enumerate(halves.result_tangents) if t is not None]
         forwarded: dict[Value, int | Cell] = {}
         saved: dict[Value, int] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from stategrad.ir import Cell, Function, IRError, Module, Names, Region, reachable, walk
+from stategrad.ir import Cell, Function, IRError, Module, Names, Region, clone_region, reachable, walk
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,17 @@ def cells_of(region: Region) -> Iterator[Cell]:
     for op in region.operations:
         for inner in op.regions:
             yield from cells_of(inner)
+
+
+def with_own_locals(region: Region) -> Region:
+    """The region itself, or, where it or a region inside has local cells, a copy with cells of its own: so that what
+    is made from it can stand beside it in one module.
+    """
+    return clone_region(region) if _has_locals(region) else region
+
+
+def _has_locals(region: Region) -> bool:
+    return bool(region.locals) or any(_has_locals(inner) for op in region.operations for inner in op.regions)
 
 
 def called_functions(module: Module) -> set[Function]:

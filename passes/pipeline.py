@@ -1,13 +1,16 @@
-"""Passes and pipelines: `Pass` objects that print and parse back, run one after another with a hook between."""
+"""Passes and pipelines: `Pass` objects that print and parse back, run one after another, a hook between."""
 
+import os
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
-from stategrad.ir import Location, Module, Operation
+from stategrad.ir import IRError, Location, Module, Operation, to_text
 
 from .errors import PassError, PassTextError
 from .spec import option_types, options_of, parse_specs, print_option
@@ -70,6 +73,11 @@ class Step:
     seconds: float = 0.0
     changed: bool = True
 
+    @property
+    def title(self) -> str:
+        """The text of the pass, or "input"."""
+        return "input" if self.done is None else str(self.done)
+
 
 Hook = Callable[[Step], None]
 """Is called with the first module and after each pass; what it raises counts as a failure of that pass."""
@@ -86,11 +94,12 @@ class Pipeline:
         """A pipeline of these passes."""
         return Pipeline(passes)
 
-    def run(self, module: Module, hook: Hook | None = None) -> Module:
+    def run(self, module: Module, hook: Hook | None = None, folder: Path | None = None) -> Module:
         """Runs the passes; `hook` sees the module before the first and after each.
 
         Raises:
-            PassError: a pass failed, or its hook did; it names the pass and leaves a reproducer.
+            PassError: a pass failed, or its hook did; it names the pass. The program it was given is left
+                as a file in `folder` (by default in the folder for temporary files).
         """
         if hook is not None:
             hook(Step(0, None, module))
@@ -99,7 +108,8 @@ class Pipeline:
                 module = _run_one(index, step, module, hook)
             except Exception as e:
                 done = tuple(map(str, self.passes[: index - 1]))
-                raise PassError(e, str(step), done, _guilty(e.__traceback__)) from e
+                file = _reproducer(module, step, folder)
+                raise PassError(e, str(step), done, _guilty(e.__traceback__), file) from e
         return module
 
     def __add__(self, other: "Pipeline") -> "Pipeline":
@@ -149,3 +159,17 @@ def _guilty(traceback: TracebackType | None) -> Location | None:
         found = op.location if isinstance(op, Operation) else found
         traceback = traceback.tb_next
     return found
+
+
+def _reproducer(module: Module, step: Pass, folder: Path | None) -> Path | None:
+    """Leaves the program that a pass failed on; None if that cannot be printed."""
+    try:
+        text = to_text(module)
+    except IRError:
+        return None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(".sg", f"{step.name}-", folder)
+    with os.fdopen(handle, "w") as file:
+        file.write(f"// RUN: {step}\n{text}")
+    return Path(name)

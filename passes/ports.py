@@ -16,9 +16,9 @@ CONTROL = -1
 class Ports:
     """For each region, the operand that each parameter takes and the result that each region result becomes.
 
-    The first `carried` operands and results go around: result i of the region is parameter i of the next step. They
-    belong together: only all parts of a carry at once can be dropped. `sliced` operands enter one slice a step.
-    `repeats` is whether a region may run several times in a row.
+    The first `carried` operands and results go around: result i of the region is parameter i of the next
+    step. Only all parts of a carry at once can be dropped. `sliced` operands enter one slice a step. `repeats`
+    is whether a region may run several times in a row.
     """
 
     params: tuple[Sequence[int], ...]
@@ -82,7 +82,7 @@ def bodies(op: Operation) -> tuple[Region, ...]:
 def with_consts(
     op: Operation, operands: Sequence[Value], regions: Sequence[Region], extra: Sequence[Sequence[Value]]
 ) -> Operation:
-    """`op` on `operands` and further const operands: `extra[k]` are taken by the last parameters of `regions[k]`.
+    """`op` on `operands` and more const operands: the last parameters of `regions[k]` take `extra[k]`.
 
     Only a `while` has const operands for each region; elsewhere all regions share `extra[0]`.
     """
@@ -94,6 +94,28 @@ def with_consts(
     else:
         operands = [*operands, *extra[0]]
     return Operation(op.opdef, tuple(operands), op.results, attributes, tuple(regions), op.location)
+
+
+def with_settled(op: Operation, settled: Sequence[int]) -> Operation:
+    """`op` without the carries `settled`, which never change; their operands become const operands."""
+    found = _PORTS[op.name](op)
+    stays = [i not in settled for i in range(len(op.operands))]
+    moved = [op.operands[i] for i in settled]
+    regions, params = [], []
+    for region, slots, targets in zip(op.regions, found.params, found.results, strict=True):
+        kept = [p for p, slot in zip(region.params, slots, strict=True) if stays[slot]]
+        last = [region.params[slots.index(i)] for i in settled]
+        results = [v for v, target in zip(region.results, targets, strict=True) if target not in settled]
+        params.append(moved)
+        regions.append(
+            Region((*kept, *last), region.operations, tuple(results), region.locals, region.location)
+        )
+    results = tuple(r for i, r in enumerate(op.results) if i not in settled)
+    attributes = {**op.attributes, **segment_lengths(op, stays)}
+    without = Operation(op.opdef, (), results, attributes, op.regions, op.location)
+    return with_consts(
+        without, [v for v, kept in zip(op.operands, stays, strict=True) if kept], regions, params
+    )
 
 
 def shares_consts(op: Operation) -> bool:

@@ -1,7 +1,7 @@
 """Rebuilding programs: what the simplifying passes share.
 
-Nothing is changed in place. An operation, region, function or module that stays the same stays the same object, so a
-pass that finds nothing to do gives back what it was given.
+Nothing is changed in place. An operation, region, function or module that stays the same stays the same
+object, so a pass that finds nothing to do gives back what it was given.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ def with_parts(
     attributes: Mapping[str, Any] | None = None,
     results: Sequence[Value] | None = None,
 ) -> Operation:
-    """`op` with some parts exchanged, itself if they are the same. It keeps its result values and location."""
+    """`op` with some parts exchanged, itself if they are the same. Result values and location stay."""
     operands = op.operands if operands is None else operands
     regions = op.regions if regions is None else regions
     attributes = op.attributes if attributes is None else attributes

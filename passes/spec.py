@@ -2,11 +2,15 @@
 
 import ast
 import types
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import lark
+
+from stategrad.ir.literals import read_string, string_text
+from stategrad.ir.text import symbol
 
 from .errors import PassTextError
 
@@ -39,24 +43,33 @@ Specs = list[tuple[str, dict[str, Any]]]
 class _Symbol(str):
     """A name with its sigil, so that `@w` is told from `$w` and from `"@w"` until its option is known."""
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 class _Read(lark.Transformer[lark.Token, Specs]):
     """The tree as Python values."""
 
     pipeline = list
     list = tuple
-    options = dict
     option = tuple
 
     def spec(self, parts: list[Any]) -> tuple[str, dict[str, Any]]:
-        return str(parts[0]), parts[1] if len(parts) > 1 else {}
+        name, *options = parts
+        return str(name), options[0] if options else {}
+
+    def options(self, parts: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, count in Counter(name for name, _ in parts).items():
+            if count > 1:
+                raise PassTextError(f"the option {name} is given {count} times")
+        return dict(parts)
 
     def SYMBOL(self, token: lark.Token) -> str:
         name = token[1:]
-        return _Symbol(token[0] + (ast.literal_eval(name) if name.startswith('"') else name))
+        return _Symbol(token[0] + (read_string(name) if name.startswith('"') else name))
 
     def STRING(self, token: lark.Token) -> str:
-        return ast.literal_eval(token)
+        return read_string(token)
 
     def NUMBER(self, token: lark.Token) -> int | float:
         return ast.literal_eval(token)
@@ -73,9 +86,12 @@ def parse_specs(text: str) -> Specs:
     """
     try:
         return _Read().transform(_PARSER.parse(text))
+    except lark.exceptions.VisitError as e:
+        raise e.orig_exc from None
     except lark.UnexpectedInput as e:
-        column = e.column if e.column > 0 else len(text) + 1
-        shown = text.splitlines()[e.line - 1] if e.line > 0 and text else text
+        at_end = isinstance(e, lark.UnexpectedToken) and e.token.type == "$END"
+        shown = text.splitlines()[-1 if at_end else e.line - 1]
+        column = len(shown) + 1 if at_end else e.column
         message = "expected passes as in `linearize{of = @loss, wrt = [$w]}, dce`"
         raise PassTextError(f"column {column}: {message}\n    {shown}\n    {' ' * (column - 1)}^") from None
 
@@ -107,7 +123,7 @@ def print_option(hint: Any, value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, str):
-        return _sigil(hint) + value if _sigil(hint) else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return symbol(_sigil(hint), value) if _sigil(hint) else string_text(value)
     return repr(value)
 
 
@@ -160,7 +176,13 @@ def _plain(value: Any) -> Any:
 
 
 def _wanted(hint: Any) -> str:
-    kinds = {bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "none"}
+    kinds = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        types.NoneType: "none",
+    }
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(map(_wanted, get_args(hint)))

@@ -9,6 +9,7 @@ cotangent of what `$s` held at the entry.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from stategrad.ir import (
@@ -25,7 +26,7 @@ from stategrad.ir import (
 )
 
 from .activity import Cells, CotangentActivity, Flags
-from .names import Fresh
+from .names import Fresh, with_own_locals
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Transposer:
         """The cell of the cotangent of a cell. Between a shadow and its cotangent only the role changes."""
         found = self.cotangent_cells.get(cell)
         if found is None:
+            role = _OPPOSITE.get(cell.role, "cotangent")
             of = cell.of if cell.of is not None and cell.role in _OPPOSITE else cell
-            role = _OPPOSITE.get(cell.role, "cotangent") if of is not cell else "cotangent"
             name = self.names.cells.fresh(f"{of.name}.{_SUFFIX[role]}")
             found = self.cotangent_cells[cell] = Cell(name, cell.type, role, of)
         return found
@@ -116,7 +117,7 @@ class Transposer:
         return found
 
     def _transpose(self, function: Function, linear: Flags, given: Flags, cells: Cells) -> Transposed:
-        inner = self.region(function.body, linear, given, cells)
+        inner = self.region(with_own_locals(function.body), linear, given, cells)
         back = [i for i, c in enumerate(inner.found) if c is not None]
         known = [v for v in inner.known_params if v is not None]
         region = inner.region([*known, *(v for v in inner.given_results if v is not None)], [inner.found[i] for i in back])
@@ -273,6 +274,10 @@ class TransposeContext:
         found = self.found[index]
         return found or self.b.zeros(self._region.params[index].type)
 
+    def cotangent_cell(self, cell: Cell) -> Cell:
+        """The cell of the cotangent of a cell."""
+        return self._run.cotangent_cell(cell)
+
     def accumulator(self, type: Type) -> Cell:
         """A fresh cell to sum cotangents in."""
         return Cell(self._run.names.cells.fresh("acc"), type, "accumulator")
@@ -287,23 +292,20 @@ class TransposeContext:
         return self.b.region(_all(params), _all(results))
 
     def _copy_up_to(self, value: Value) -> None:
-        needed: set[Value] = set()
-        waiting = [value]
+        producers, needed, waiting = self._part.producers, dict[int, Operation](), [value]
         while waiting:
             v = waiting.pop()
-            if v in self._known or v in needed:
+            if v in self._known:
                 continue
-            producer = self._part.producers.get(v)
-            if producer is None:
+            if v not in producers:
                 raise DerivativeError(f"%{v.name} is used as if it were known, but depends on what is linear")
-            needed.update(producer.results)
-            waiting.extend(producer.operands)
-        for op in self._producers_in_order(needed):
+            place, op = producers[v]
+            if place not in needed:
+                needed[place] = op
+                waiting.extend(op.operands)
+        for _, op in sorted(needed.items(), key=itemgetter(0)):
             copies = self.b.copy(op, [self._known[v] for v in op.operands])
             self._known.update(zip(op.results, copies, strict=True))
-
-    def _producers_in_order(self, needed: set[Value]) -> Iterable[Operation]:
-        return [op for op in dict.fromkeys(self._part.producers.values()) if not needed.isdisjoint(op.results)]
 
 
 _OPPOSITE = {"tangent": "cotangent", "cotangent": "tangent"}

@@ -72,8 +72,7 @@ class ForeignOp(OpDef):
     def _types(self, types: Sequence[Type], attributes: Mapping[str, Any]) -> tuple[Type, ...]:
         params, context = _split(attributes)
         try:
-            with context.manager:
-                found = compat.result_avals(self.primitive, params, [compat.aval_of_type(t) for t in types])
+            found = compat.result_avals(self.primitive, params, context, [compat.aval_of_type(t) for t in types])
         except (TypeError, ValueError, KeyError, AttributeError) as e:
             raise IRTypeError(f"{self.name}({', '.join(map(str, types))}): {e}") from e
         return tuple(compat.type_of_aval(a) for a in found)

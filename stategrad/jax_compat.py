@@ -310,11 +310,12 @@ def resolve_traceback(traceback: Any, otherwise: Location = UNKNOWN) -> Location
     for code, at in zip(*traceback.raw_frames(), strict=True) if traceback is not None else ():
         if is_user_file(code.co_filename):
             line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
-            return Source(_shortened(code.co_filename), line or code.co_firstlineno, column or 0)
+            return Source(shortened(code.co_filename), line or code.co_firstlineno, column or 0)
     return otherwise.source
 
 
-def _shortened(file: str) -> str:
+def shortened(file: str) -> str:
+    """A file name relative to the working directory, if it lies there."""
     return os.path.relpath(file) if file.startswith(os.path.join(os.getcwd(), "")) else file
 
 
@@ -364,10 +365,10 @@ def bind(primitive: Any, params: dict[str, Any], context: Any, operands: Sequenc
     return list(found) if primitive.multiple_results else [found]
 
 
-def result_avals(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
+def result_avals(primitive: Any, params: dict[str, Any], context: Any, operands: Sequence[Any]) -> list[Any]:
     """The JAX types of the results of a primitive, from the JAX types of its operands."""
-    found, _ = primitive.abstract_eval(*operands, **params)
-    return list(found) if primitive.multiple_results else [found]
+    closed = jax.make_jaxpr(lambda *given: bind(primitive, params, context, given))(*operands)
+    return [v.aval for v in open_program(closed)[0].outvars]
 
 
 def push_forward(

@@ -1,13 +1,13 @@
-"""Elementwise arithmetic of two operands. Derivatives follow the formulas of jax.lax, ties and corners included."""
+"""Elementwise arithmetic of two operands. Derivatives are those of jax.lax, ties and corners included."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core import Operation, Type, Value
-from ..opdef import Jvp, Linear, Sample, Tangents, Undefined, row, sample
-from .common import alike, batch, demand, demand_same, in_numpy, like, slopes, total
+from ..core import Operation, Value
+from ..opdef import Jvp, Linear, Sample, Tangents, Undefined, sample
+from .common import elementwise, like, slopes, total
 
 if TYPE_CHECKING:
     from ..build import Builder
@@ -17,23 +17,7 @@ def _pair(of: str, **options: Any) -> Sample:
     return sample(of, of, **options)
 
 
-def _binary(
-    name: str, doc: str, kinds: str, evaluate: Any, derivative: Any, lower: Any, *samples: Sample, nan: bool = False
-) -> None:
-    row(
-        name=name,
-        doc=doc,
-        type_rule=alike(kinds, 2),
-        evaluate=in_numpy(evaluate),
-        derivative=derivative,
-        batch=batch,
-        lower=lower,
-        may_be_nan=nan,
-        samples=samples,
-    )
-
-
-# ------------------------------------------------------------------------------------------------ add, sub, mul
+# ---------------------------------------------------------------------------------------------- add, sub, mul
 def _only_given(b: "Builder", op: Operation, tangents: Tangents) -> Value:
     return next(t for t in tangents if t is not None)
 
@@ -43,7 +27,7 @@ def _signed_given(b: "Builder", op: Operation, tangents: Tangents) -> Value:
     return first if first is not None else b.neg(second)
 
 
-_binary(
+elementwise(
     "add",
     "x + y.",
     "iufc",
@@ -57,7 +41,7 @@ _binary(
     _pair("i8[3]", ints=(-128, 127)),
     nan=True,
 )
-_binary(
+elementwise(
     "sub",
     "x − y.",
     "iufc",
@@ -70,7 +54,7 @@ _binary(
     _pair("u8[3]", ints=(0, 255)),
     nan=True,
 )
-_binary(
+elementwise(
     "mul",
     "x · y.",
     "iufc",
@@ -126,7 +110,7 @@ def _whole_quotient(b: "Builder", x: Value, y: Value) -> Value:
     return b.mul(b.sign(ratio), b.floor(b.abs(ratio)))
 
 
-_binary(
+elementwise(
     "div",
     "x / y; of integers, rounded towards zero.",
     "iufc",
@@ -140,7 +124,7 @@ _binary(
     _pair("u8[5]", ints=(0, 9)),
     nan=True,
 )
-_binary(
+elementwise(
     "rem",
     "The remainder of x / y, with the sign of x.",
     "iuf",
@@ -162,14 +146,15 @@ def _share(b: "Builder", mine: Value, other: Value, result: Value) -> Value:
 
 # Equal operands share the tangent, half each.
 _ties_halved = slopes(
-    lambda b, xs, result: _share(b, xs[0], xs[1], result), lambda b, xs, result: _share(b, xs[1], xs[0], result)
+    lambda b, xs, result: _share(b, xs[0], xs[1], result),
+    lambda b, xs, result: _share(b, xs[1], xs[0], result),
 )
 
 for _name, _doc, _evaluate in (
     ("max", "The larger of x and y; NaN if either is.", np.maximum),
     ("min", "The smaller of x and y; NaN if either is.", np.minimum),
 ):
-    _binary(
+    elementwise(
         _name,
         _doc,
         "biuf",
@@ -184,22 +169,7 @@ for _name, _doc, _evaluate in (
     )
 
 
-# ------------------------------------------------------------------------------------------------ atan2, nextafter
-def _over_radius(b: "Builder", x: Value, xs: Sequence[Value]) -> Value:
-    return b.div(x, b.add(b.square(xs[0]), b.square(xs[1])))
-
-
-_binary(
-    "atan2",
-    "The angle of the point (y, x), where x is the first operand: the arc tangent of x / y in all four quadrants.",
-    "f",
-    np.arctan2,
-    slopes(lambda b, xs, r: _over_radius(b, xs[1], xs), lambda b, xs, r: _over_radius(b, b.neg(xs[0]), xs)),
-    "atan2",
-    _pair("f32[2,3]", low=0.1),
-    _pair("bf16[3]", low=0.1),
-)
-_binary(
+elementwise(
     "nextafter",
     "The number next to x in the direction of y.",
     "f",
@@ -208,110 +178,4 @@ _binary(
     "chlo.next_after",
     _pair("f32[4]"),
     nan=True,
-)
-
-
-# ------------------------------------------------------------------------------------------------ pow
-def _pow_type(x: Type, y: Type) -> Type:
-    demand("f", x)
-    demand("iuf", y)
-    demand_same(x, y if y.dtype.kind == "f" else y.with_dtype(x.dtype))
-    return x
-
-
-def _nonzero(b: "Builder", x: Value) -> Value:
-    return b.select(b.eq(x, like(b, x, 0.0)), like(b, x, 1.0), x)
-
-
-def _pow_by_base(b: "Builder", xs: Sequence[Value], result: Value) -> Value:
-    x, y = xs
-    if y.type.dtype.kind == "f":
-        return b.mul(y, b.pow(x, b.sub(y, like(b, y, 1.0))))
-    y = b.convert(y, to=x.type.dtype)
-    zero = like(b, y, 0.0)
-    slope = b.mul(_nonzero(b, y), b.pow(x, b.sub(y, like(b, y, 1.0))))
-    return b.select(b.eq(y, zero), zero, slope)
-
-
-def _pow_by_exponent(b: "Builder", xs: Sequence[Value], result: Value) -> Value:
-    return b.mul(b.log(_nonzero(b, xs[0])), result)
-
-
-def _lower_pow(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
-    of = op.result.type
-    if op.operands[1].type != of:
-        (y,) = hlo.op("convert", [y], [of])
-    return hlo.op("power", [x, y], [of])
-
-
-row(
-    name="pow",
-    doc="x to the y; y may be of integers.",
-    type_rule=_pow_type,
-    evaluate=in_numpy(lambda x, y: np.power(x, y.astype(x.dtype))),
-    derivative=slopes(_pow_by_base, _pow_by_exponent),
-    batch=batch,
-    lower=_lower_pow,
-    may_be_nan=True,
-    samples=(
-        _pair("f32[2,3]", low=0.3, high=2.0),
-        sample("f32[6]", "i32[6]", low=0.3, high=2.0, ints=(-2, 3)),
-        sample("bf16[3]", "bf16[3]", low=0.3, high=2.0),
-    ),
-)
-
-
-# ------------------------------------------------------------------------------------------------ integer_pow
-def _integer_pow_type(x: Type, *, y: int) -> Type:
-    demand("iufc", x)
-    if y < 0:
-        demand("fc", x)
-    return x
-
-
-def _by_squaring(x: Any, y: int, one: Any, mul: Callable[[Any, Any], Any], div: Callable[[Any, Any], Any]) -> Any:
-    power, left = None, abs(y)
-    while left:
-        if left & 1:
-            power = x if power is None else mul(power, x)
-        left >>= 1
-        if left:
-            x = mul(x, x)
-    power = one if power is None else power
-    return div(one, power) if y < 0 else power
-
-
-def _integer_pow_jvp(b: "Builder", op: Operation, operands: Any, tangents: Tangents, results: Any) -> Value | None:
-    (x,), (t,), y = operands, tangents, op.attributes["y"]
-    if y in (0, 1):
-        return t if y else None
-    factor = like(b, x, float(y))
-    return b.mul(t, b.mul(factor, x if y == 2 else b.integer_pow(x, y=y - 1)))
-
-
-def _lower_integer_pow(hlo: Any, op: Operation, x: Any) -> Any:
-    of = op.result.type
-
-    def emit(name: str) -> Callable[[Any, Any], Any]:
-        return lambda left, right: hlo.op(name, [left, right], [of])[0]
-
-    return _by_squaring(x, op.attributes["y"], hlo.constant(1, of), emit("multiply"), emit("divide"))
-
-
-row(
-    name="integer_pow",
-    doc="x to the y, for a fixed whole y, by repeated multiplication.",
-    type_rule=_integer_pow_type,
-    evaluate=in_numpy(lambda x, *, y: _by_squaring(x, y, np.ones_like(x), np.multiply, np.divide)),
-    derivative=Jvp(_integer_pow_jvp),
-    batch=batch,
-    lower=_lower_integer_pow,
-    may_be_nan=True,
-    samples=(
-        *(sample("f32[2,3]", y=y) for y in (0, 1, 2, 3, 7)),
-        *(sample("f32[4]", y=y, low=0.5, high=2.0) for y in (-1, -2, -5)),
-        sample("c64[2]", y=3),
-        sample("i8[4]", y=3, ints=(-9, 9)),
-        sample("bf16[3]", y=2),
-    ),
 )

@@ -96,3 +96,8 @@ def hidden_axes(hlo: Any, type: Type) -> Ints:
 def accumulator(of: Any) -> np.dtype:
     """The NumPy type to sum in: a short float is summed as f32 and rounded at the end, as XLA does."""
     return np.dtype(np.float32) if dtype_of(of).kind == "f" and np.dtype(of).itemsize < 4 else np.dtype(of)
+
+
+def own(x: Any) -> Any:
+    """A NumPy array that shares no memory; anything else as it is (only jax can hold arrays of PRNG keys)."""
+    return np.array(x) if isinstance(x, (np.ndarray, np.generic)) else x

@@ -1,4 +1,4 @@
-"""What elementwise rows share: type rules by kind of number, evaluation, derivatives from slopes, batching."""
+"""What elementwise rows share: type rules by kind, evaluation, derivatives from slopes, batching."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
-from ..dtypes import DType
+from ..dtypes import DType, dtype
 from ..errors import IRTypeError
-from ..opdef import Jvp, Linear, Tangents
+from ..opdef import Derivative, Jvp, Linear, Sample, Tangents, row, sample
 from .axes import all_batched
 
 if TYPE_CHECKING:
@@ -46,11 +46,13 @@ def demand_same(*types: Type) -> None:
     """
     for x in types[1:]:
         if x != types[0]:
-            raise IRTypeError(f"the operands must have one type, not {types[0]} and {x}: broadcast or convert first")
+            raise IRTypeError(
+                f"the operands must have one type, not {types[0]} and {x}: broadcast or convert first"
+            )
 
 
 def alike(kinds: str, arity: int, to: DType | None = None) -> Callable[..., Type]:
-    """The type rule of `arity` equal operands of these kinds; the result has their type, or the element type `to`."""
+    """The type rule of `arity` equal operands of these kinds; the result is one more, or of type `to`."""
 
     def rule(*types: Type) -> Type:
         if len(types) != arity:
@@ -62,9 +64,14 @@ def alike(kinds: str, arity: int, to: DType | None = None) -> Callable[..., Type
     return rule
 
 
+def component(of: DType) -> DType:
+    """The element type of the real and the imaginary part of a complex number."""
+    return dtype("f32" if of.name == "c64" else "f64")
+
+
 # ------------------------------------------------------------------------------------------------ evaluation
 def widened(x: np.ndarray) -> np.ndarray:
-    """`x` in a type that NumPy computes well in: short floats become f32, two- and four-bit integers 32-bit ones."""
+    """`x` in a type that NumPy computes well in: short floats as f32, integers below a byte as i32."""
     if x.dtype.kind in "biufc" and not (x.dtype.kind == "f" and x.dtype.itemsize < 4):
         return x
     if x.dtype.kind in "fV" and not _is_short_integer(x.dtype):
@@ -77,15 +84,15 @@ def _is_short_integer(of: np.dtype) -> bool:
 
 
 def in_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of NumPy arrays as a row's `evaluate`: short types are computed wide and rounded, and no warnings."""
+    """`function` as a row's `evaluate`: short types are computed wide and rounded; nothing warns."""
 
     def evaluate(*operands: Any, **attributes: Any) -> np.ndarray:
         given = [np.asarray(x) for x in operands]
         wide = [widened(x) for x in given]
         with np.errstate(all="ignore"):
             found = np.asarray(function(*wide, **attributes))
-            short = given[-1].dtype
-            return found.astype(short) if wide[-1].dtype != short and found.dtype == wide[-1].dtype else found
+            rounded = wide[0].dtype != given[0].dtype and wide[0].dtype == found.dtype
+            return found.astype(given[0].dtype) if rounded else found
 
     return evaluate
 
@@ -99,7 +106,9 @@ def like(b: "Builder", x: Value, value: Any) -> Value:
 def slopes(*partials: Slope) -> Jvp:
     """The derivative of a function whose slope by operand i is `partials[i](b, operands, result)`."""
 
-    def rule(b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]) -> Any:
+    def rule(
+        b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]
+    ) -> Any:
         terms = [
             b.mul(t, partial(b, operands, results[0]))
             for t, partial in zip(tangents, partials, strict=True)
@@ -133,7 +142,38 @@ def itself(transpose: Callable[["Builder", Value], Value]) -> Linear:
     return Linear("all", lambda b, op, index, cotangent, operands: transpose(b, cotangent))
 
 
-# ------------------------------------------------------------------------------------------------ batching
-def batch(b: "Builder", op: Operation, operands: Sequence[Value], batched: Sequence[bool]) -> tuple[Value, ...]:
-    """The batching rule of everything elementwise: the same operation on operands that all have the batch axis."""
+# --------------------------------------------------------------------------------------------- batching, rows
+def batch(
+    b: "Builder", op: Operation, operands: Sequence[Value], batched: Sequence[bool]
+) -> tuple[Value, ...]:
+    """The batching rule of everything elementwise: the operation, on operands that all have the axis."""
     return b.emit(op.opdef, all_batched(b, operands, batched), op.attributes)
+
+
+def elementwise(
+    name: str,
+    doc: str,
+    kinds: str,
+    evaluate: Callable[..., Any],
+    derivative: Derivative,
+    lower: str | Callable[..., Any],
+    *samples: Sample,
+    nan: bool = False,
+) -> None:
+    """Declares a row without attributes, of equal operands of these kinds, whose result has their type."""
+    row(
+        name=name,
+        doc=doc,
+        type_rule=alike(kinds, len(samples[0].types)),
+        evaluate=in_numpy(evaluate),
+        derivative=derivative,
+        batch=batch,
+        lower=lower,
+        may_be_nan=nan,
+        samples=samples,
+    )
+
+
+REAL = (sample("f32[2,3]"), sample("f32[]"), sample("bf16[3]"), sample("f16[3]"))
+POSITIVE = (sample("f32[2,3]", low=0.1, high=2.0), sample("bf16[3]", low=0.1, high=2.0))
+INSIDE = (sample("f32[2,3]", low=-0.9, high=0.9), sample("bf16[3]", low=-0.9, high=0.9))

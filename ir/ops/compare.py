@@ -1,15 +1,16 @@
-"""Comparisons, logic, select, clamp, convert."""
+"""Comparisons, select, clamp, convert."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ml_dtypes import iinfo
 
 from ..core import Operation, Type, Value
-from ..dtypes import BOOL, F32, I32, DType, dtype
+from ..dtypes import BOOL, F32, I32, DType, dtype, dtype_of
 from ..errors import IRTypeError
 from ..opdef import Jvp, Linear, Tangents, Zero, row, sample
-from .common import alike, batch, demand, demand_same, in_numpy, like, total
+from .common import alike, batch, component, demand, demand_same, in_numpy, total
 
 if TYPE_CHECKING:
     from ..build import Builder
@@ -18,19 +19,16 @@ _TRUTH_VALUES = Zero("its results are truth values")
 
 
 # ------------------------------------------------------------------------------------------------ comparisons
-def _lower_compare(direction: str) -> Callable[..., Any]:
-    def lower(hlo: Any, op: Operation, *operands: Any) -> Any:
-        kind = op.operands[0].type.dtype.kind
-        how = "FLOAT" if kind in "fc" else "SIGNED" if kind == "i" else "UNSIGNED"
-        return hlo.op(
-            "compare",
-            operands,
-            [op.result.type],
-            comparison_direction=f"#stablehlo<comparison_direction {direction}>",
-            compare_type=f"#stablehlo<comparison_type {how}>",
-        )
-
-    return lower
+def lower_compare(hlo: Any, direction: str, of: Type, to: Type, x: Any, y: Any) -> Any:
+    """Emits the comparison of two values of type `of`; `direction` is that of StableHLO."""
+    how = "FLOAT" if of.dtype.kind in "fc" else "SIGNED" if of.dtype.kind == "i" else "UNSIGNED"
+    return hlo.op(
+        "compare",
+        [x, y],
+        [to],
+        comparison_direction=f"#stablehlo<comparison_direction {direction}>",
+        compare_type=f"#stablehlo<comparison_type {how}>",
+    )
 
 
 def _comparison(name: str, doc: str, evaluate: Any, kinds: str = "biuf") -> None:
@@ -41,7 +39,9 @@ def _comparison(name: str, doc: str, evaluate: Any, kinds: str = "biuf") -> None
         evaluate=in_numpy(evaluate),
         derivative=_TRUTH_VALUES,
         batch=batch,
-        lower=_lower_compare(name.upper()),
+        lower=lambda hlo, op, x, y: lower_compare(
+            hlo, name.upper(), op.operands[0].type, op.result.type, x, y
+        ),
         samples=(
             sample("f32[2,3]", "f32[2,3]"),
             sample("i32[4]", "i32[4]"),
@@ -93,14 +93,16 @@ row(
 
 
 # ------------------------------------------------------------------------------------------------ clamp
-def _clamp_jvp(b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Any) -> Value:
+def _clamp_jvp(
+    b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Any
+) -> Value:
     low, x, high = operands
     zero = b.zeros(x.type)
-    # Strict on both sides: at a bound, no operand has a derivative.
+    # Strict on both sides: at a bound, no operand has a derivative. Where low > high the result is high.
     passes = (
-        lambda: b.and_(b.gt(low, x), b.lt(low, high)),
-        lambda: b.and_(b.gt(x, low), b.lt(x, high)),
-        lambda: b.lt(high, x),
+        lambda: b.call_row("and", b.gt(low, x), b.lt(low, high)),
+        lambda: b.call_row("and", b.gt(x, low), b.lt(x, high)),
+        lambda: b.lt(high, b.max(low, x)),
     )
     given = zip(tangents, passes, strict=True)
     return total(b, [b.select(where(), t, zero) for t, where in given if t is not None])
@@ -134,11 +136,26 @@ def _convert_evaluate(x: Any, *, to: DType) -> Any:
         x = x.real
     with np.errstate(all="ignore"):
         if to.kind == "b":
-            return np.not_equal(x, 0)
+            return np.asarray(np.not_equal(x, 0))
+        if to.kind in "iu" and dtype_of(x.dtype).kind == "f":
+            return _saturated(x.astype(np.float64), to)
+        if to.kind == "f" and to.numpy.itemsize < 4:
+            x = x.astype(np.float32)
         return x.astype(to.numpy)
 
 
-def _convert_jvp(b: "Builder", op: Operation, operands: Any, tangents: Tangents, results: Any) -> Value | None:
+def _saturated(x: Any, to: DType) -> Any:
+    """Truncates, as XLA does: what is out of range becomes the nearest number in it, NaN becomes 0."""
+    bounds = iinfo(to.numpy)
+    low, high, wide = int(bounds.min), int(bounds.max), np.dtype("i8" if to.kind == "i" else "u8")
+    inside = np.where((x > low) & (x < high), x, 0).astype(wide)
+    least, most = np.array(low, wide), np.array(high, wide)
+    return np.where(x >= high, most, np.where(x <= low, least, inside)).astype(to.numpy)
+
+
+def _convert_jvp(
+    b: "Builder", op: Operation, operands: Any, tangents: Tangents, results: Any
+) -> Value | None:
     (t,) = tangents
     return b.convert(t, **op.attributes) if op.result.type.differentiable else None
 
@@ -147,17 +164,38 @@ def _convert_transpose(b: "Builder", op: Operation, index: int, ct: Value, opera
     return b.convert(ct, to=op.operands[0].type.dtype)
 
 
+def _convert_lower(hlo: Any, op: Operation, x: Any) -> Any:
+    of, to = op.operands[0].type, op.result.type
+    if of.dtype.kind == "c" and to.dtype.kind != "c":
+        of = of.with_dtype(component(of.dtype))
+        (x,) = hlo.op("real", [x], [of])
+    if to.dtype is BOOL:
+        return lower_compare(hlo, "NE", of, to, x, hlo.constant(0, of))
+    return hlo.op("convert", [x], [to])
+
+
 row(
     name="convert",
-    doc="x as the element type `to`; real numbers become integers by truncation, complex ones lose their imaginary part.",
+    doc="x in the element type `to`; integers by truncation, and of complex numbers the real part.",
     type_rule=_convert_type,
     evaluate=_convert_evaluate,
     derivative=Jvp(_convert_jvp, _convert_transpose),
     batch=batch,
-    lower="convert",
+    lower=_convert_lower,
     may_be_nan=True,
     samples=(
-        sample("f32[2,3]", to=BOOL, low=-0.1),
+        sample("f32[2,3]", to=BOOL),
+        sample("f32[2,3]", to=I32, low=-3.0, high=3.0),
+        sample("f32[2,3]", to=dtype("bf16")),
+        sample("f32[2,3]", to=F32),
+        sample("bf16[3]", to=F32),
+        sample("f16[3]", to=dtype("i8"), low=-200.0, high=200.0),
+        sample("f32[3]", to=dtype("c64")),
+        sample("c64[3]", to=F32),
+        sample("c64[3]", to=BOOL),
+        sample("i32[3]", to=F32),
         sample("i32[3]", to=BOOL),
+        sample("i32[3]", to=dtype("u8"), ints=(-300, 300)),
+        sample("bool[3]", to=F32),
     ),
 )

@@ -131,6 +131,8 @@ class Cond(StructuredOp):
         index, *args = operands
         if op.operands[0].type != _I32:
             (index,) = hlo.op("convert", [index], [_I32])
+        else:
+            (index,) = hlo.op("maximum", [index, hlo.constant(0, _I32)], [_I32])
         branches = [lambda r=r: hlo.inline(r, args) for r in op.regions]
         return hlo.case(index, [r.type for r in op.results], branches)
 

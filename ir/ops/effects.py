@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core import Cell, Effect, Operation, Type
 from ..errors import IRError, IRTypeError
-from ..opdef import Row, Undefined, register, sample
+from ..opdef import Row, Undefined, register, results, sample
 
 _BY_THE_PASSES = Undefined("effects are differentiated by the passes, cell by cell")
 
@@ -15,7 +15,7 @@ class EffectRow(Row):
     """A row whose meaning is a step on a cell: evaluation goes through the machine that holds the cells."""
 
     def evaluate_op(self, machine: Any, op: Operation, args: Any) -> Any:
-        return self.evaluate(machine.cells, op.attributes["cell"], *args)
+        return results(self.evaluate(machine.cells, op.attributes["cell"], *args))
 
 
 def _holds(*, cell: Cell) -> Type:

@@ -14,6 +14,7 @@ from .axes import (
     batch_size,
     check_lengths,
     hidden_axes,
+    own,
     with_batch_axis,
 )
 
@@ -31,7 +32,7 @@ def _slice_type(x: Type, *, start: Ints, limit: Ints, strides: Ints) -> Type:
 
 
 def _slice_evaluate(x: Any, *, start: Ints, limit: Ints, strides: Ints) -> Any:
-    return np.array(x[tuple(slice(a, z, s) for a, z, s in zip(start, limit, strides, strict=True))])
+    return own(x[tuple(slice(a, z, s) for a, z, s in zip(start, limit, strides, strict=True))])
 
 
 def _slice_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands: Tangents) -> Value:
@@ -215,7 +216,7 @@ def _dynamic_slice_type(x: Type, *places: Type, sizes: Ints) -> Type:
 
 
 def _dynamic_slice_evaluate(x: Any, *places: Any, sizes: Ints) -> Any:
-    return np.array(x[_clamped(x.shape, sizes, places)])
+    return own(x[_clamped(x.shape, sizes, places)])
 
 
 def _dynamic_slice_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands: Tangents) -> Value:

@@ -4,15 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..core import Cell, Operation, Region, Type, Value
-from ..dtypes import dtype
 from ..errors import IRTypeError
 from ..evaluate import stack
 from ..opdef import StructuredOp, register
-from .axes import hidden_axes
 from .regions import Flags, check_attributes, check_regions, check_types, param_types, result_types
 
 _COUNTER, _PREDICATE = Type.parse("i32[]"), Type.parse("bool[]")
-_KEY_WORD = dtype("u32")
 _LESS = "#stablehlo<comparison_direction LT>"
 _ATTRIBUTES = {"carry": int, "each": int, "length": int, "reverse": bool}
 
@@ -224,10 +221,10 @@ class Scan(StructuredOp):
 
         def step(state: list[Any]) -> list[Any]:
             i = hlo.op("subtract", [last, state[0]], [counter])[0] if op.attributes["reverse"] else state[0]
-            slices = [_step_of(hlo, x, t, i) for x, t in each]
+            slices = [hlo.index(x, t, i) for x, t in each]
             found = hlo.inline(body, [*state[1 : 1 + k], *slices, *operands[first_const:]])
             stacked = [
-                _with_step(hlo, whole, part, t, i)
+                hlo.update(whole, part, t, i)
                 for whole, part, t in zip(state[1 + k :], found[k:], types[k:], strict=True)
             ]
             return [hlo.op("add", [state[0], one], [counter])[0], *found[:k], *stacked]
@@ -295,28 +292,3 @@ def _slice(type: Type, length: int) -> Type:
 def _steps(op: Operation) -> Iterable[int]:
     steps = range(op.attributes["length"])
     return reversed(steps) if op.attributes["reverse"] else steps
-
-
-def _step_type(hlo: Any, type: Type) -> Type:
-    """The type as StableHLO has it: a PRNG key is a row of integers there."""
-    hidden = hidden_axes(hlo, type)
-    return Type(_KEY_WORD, (*type.shape, *hidden)) if hidden else type
-
-
-def _starts(hlo: Any, type: Type, i: Any) -> list[Any]:
-    return [i, *([hlo.constant(0, _COUNTER)] * (type.rank - 1))]
-
-
-def _step_of(hlo: Any, x: Any, type: Type, i: Any) -> Any:
-    """The slice `i` along the leading axis."""
-    type = _step_type(hlo, type)
-    one = type.with_shape((1, *type.shape[1:]))
-    (part,) = hlo.op("dynamic_slice", [x, *_starts(hlo, type, i)], [one], slice_sizes=one.shape)
-    return hlo.op("reshape", [part], [type.with_shape(type.shape[1:])])[0]
-
-
-def _with_step(hlo: Any, whole: Any, part: Any, type: Type, i: Any) -> Any:
-    """`whole` with `part` as its slice `i` along the leading axis."""
-    type = _step_type(hlo, type)
-    (part,) = hlo.op("reshape", [part], [type.with_shape((1, *type.shape[1:]))])
-    return hlo.op("dynamic_update_slice", [whole, part, *_starts(hlo, type, i)], [type])[0]

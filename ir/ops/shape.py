@@ -15,6 +15,7 @@ from .axes import (
     hidden_axes,
     inverse,
     others,
+    own,
     reshaped,
     shifted,
 )
@@ -44,7 +45,7 @@ row(
     name="reshape",
     doc="The same elements, in row-major order, in another shape.",
     type_rule=_reshape_type,
-    evaluate=lambda x, *, shape: np.reshape(x, shape),
+    evaluate=lambda x, *, shape: x.reshape(shape),
     derivative=Linear("all", _reshape_transpose),
     batch=_reshape_batch,
     lower="reshape",
@@ -86,7 +87,7 @@ row(
     name="transpose",
     doc="Axis i of the result is axis permutation[i] of the operand.",
     type_rule=_transpose_type,
-    evaluate=lambda x, *, permutation: np.transpose(x, permutation),
+    evaluate=lambda x, *, permutation: x.transpose(permutation),
     derivative=Linear("all", _transpose_transpose),
     batch=_transpose_batch,
     lower=_transpose_lower,
@@ -112,7 +113,8 @@ def _broadcast_evaluate(x: Any, *, shape: Ints, dimensions: Ints) -> Any:
     aligned = [1] * len(shape)
     for n, d in zip(x.shape, dimensions, strict=True):
         aligned[d] = n
-    return np.broadcast_to(np.reshape(x, aligned), shape).copy()
+    library = x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
+    return own(library.broadcast_to(x.reshape(aligned), shape))
 
 
 def _broadcast_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands: Tangents) -> Value:

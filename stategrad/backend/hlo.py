@@ -15,6 +15,7 @@ from .locations import Locations
 _create = ir.Operation.create
 _MLIRRegion = tuple[Sequence[Type], Callable[[list[Any]], Sequence[Any]]]
 _INLINE_BELOW = 4
+_COMPARED_BYTES = 512
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Hlo:
         return {name: self._attribute(value) for name, value in given.items() if value is not None}
 
     def _attribute(self, value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple, range)):
             key = (bool(value) and isinstance(value[0], bool), tuple(value))
         elif isinstance(value, np.ndarray):
             return _dense_tensor(value)
@@ -118,27 +119,37 @@ class Hlo:
         if isinstance(value, jax_compat.Array):
             return self._array(value, type)
         physical = jax_compat.physical_type(type)
-        array = np.asarray(value, physical.dtype.numpy)
-        if array.ndim and array.size > 1:
+        array = _converted(value, physical)
+        if array.size > 1 and array.nbytes > _COMPARED_BYTES:
             return self._array(array, physical)
-        key = (physical, array.tobytes())
+        key = (physical, array.shape, array.tobytes())
         found = self._constants.get(key)
         if found is None:
-            found = self._constants[key] = self._splat(array, physical)
+            found = self._constants[key] = self._dense(array, physical)
         return found
 
-    def _splat(self, array: np.ndarray, type: Type) -> Any:
+    def _dense(self, array: np.ndarray, type: Type) -> Any:
         to = self.mlir_type(type)
-        dense = ir.DenseElementsAttr.get(array.reshape(()), type=to.element_type, shape=type.shape)
+        if array.size <= 1:
+            array = array.reshape(()) if array.size else np.zeros((), array.dtype)
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        dense = ir.DenseElementsAttr.get(array, type=to.element_type, shape=type.shape)
         return _create("stablehlo.constant", [to], (), {"value": dense}, loc=self._location).result
 
     def _array(self, value: Any, type: Type) -> Any:
-        key = (id(value), type)  # the operation that is being lowered keeps the array, and so its id, alive
+        key = (id(value), type)
         found = self._constants.get(key)
         if found is None:
             with self._location:
-                found = self._constants[key] = jax_compat.mlir_constant(self.ctx, value, type)
-        return found
+                made = jax_compat.mlir_constant(self.ctx, value, type.with_shape(value.shape))
+            if value.shape != type.shape:
+                made = self._filled(made, type)
+            found = self._constants[key] = (made, value)  # holds the array, so that its id stays its own
+        return found[0]
+
+    def _filled(self, scalar: Any, type: Type) -> Any:
+        rank = jax_compat.physical_type(type).rank
+        return self.op("broadcast_in_dim", [scalar], [type], broadcast_dimensions=range(type.rank, rank))[0]
 
     # ---------------------------------------------------------------------------------- regions
     def region(self, param_types: Sequence[Type], body: Callable[[list[Any]], Sequence[Any]]) -> _MLIRRegion:
@@ -295,6 +306,14 @@ def _attribute(value: Any) -> Any:
     if value and isinstance(value[0], bool):
         return ir.DenseBoolArrayAttr.get(list(value))
     return ir.DenseI64ArrayAttr.get(list(value))
+
+
+def _converted(value: Any, type: Type) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype != type.dtype.numpy:
+        with np.errstate(all="ignore"):
+            array = array.astype(type.dtype.numpy)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return array
 
 
 def _dense_tensor(value: np.ndarray) -> Any:

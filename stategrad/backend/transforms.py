@@ -1,4 +1,4 @@
-"""How JAX transforms `ir_call`: each derivative is another program, made once by our passes and bound in its place."""
+"""How JAX transforms `ir_call`: each derivative is a program of its own, made once by our passes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ Flags = tuple[bool, ...]
 
 @dataclass(frozen=True)
 class Halves:
-    """A linearized program: `forward` gives results and residuals, `linear` takes residuals and tangents.
+    """A linearized program: `forward` gives results and residuals, `linear` maps residuals and tangents.
 
-    `saved` are the results of `forward` and `forwarded` the arguments that `linear` takes before the tangents;
+    `saved` are the results of `forward`, `forwarded` the arguments that `linear` takes before the tangents;
     `results` are the results that have a tangent.
     """
 
@@ -60,8 +60,9 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -
 
 
 def transposed(program: Program, linear: Flags, given: Flags) -> tuple[Program, Sequence[int]]:
-    """The pullback of a program that is linear in the flagged arguments, for cotangents of the flagged results, and
-    which arguments it gives cotangents of. It takes the other arguments and then the cotangents.
+    """The pullback of a program linear in the flagged arguments, for cotangents of the flagged results.
+
+    It takes the other arguments and then the cotangents; also told is which arguments it gives cotangents of.
     """
 
     def make() -> tuple[Program, Sequence[int]]:
@@ -96,9 +97,13 @@ def batched(program: Program, flags: Flags, size: int) -> Program:
     return program.derive(("batch", flags, size), make)
 
 
-def _batch(operands: Sequence[Any], axes: Sequence[int | None], *, program: Program) -> tuple[list[Any], list[int]]:
+def _batch(
+    operands: Sequence[Any], axes: Sequence[int | None], *, program: Program
+) -> tuple[list[Any], list[int]]:
     flags = tuple(axis is not None for axis in axes)
-    leading = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
+    leading = [
+        x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)
+    ]
     size = next(x.shape[0] for x, flag in zip(leading, flags, strict=True) if flag)
     found = batched(program, flags, size).bind(*leading)
     return found, [0] * len(found)

@@ -82,7 +82,7 @@ class Engine:
         if plan is None or not plan.current:
             staged = stage(traced, self.recipe)
             plan = Plan(
-                staged.inputs, staged.outputs, lambda *_: staged, self.donate and not staged.program.external
+                staged.inputs, staged.outputs, lambda *_: staged, self.donate and not staged.program.effects
             )
         self._programs[key] = plan  # the most recently used one last
         if len(self._programs) > _KEPT_PROGRAMS:

@@ -39,12 +39,10 @@ class GradientRecipe:
         cells = self._cells(traced)
         results = self._loss(traced)
         wanted = tuple(dict.fromkeys(c.name for cs in cells for c in cs if c is not None))
-        name = f"{traced.function.name}.grad"
-        step = Gradient(
-            of=traced.function.name, args=args, cells=wanted, results=results, unit=True, name=name
-        )
+        of = traced.function.name
+        step = Gradient(of=of, wrt=wanted, args=args, results=results, unit=True)
         layout = _Layout(self, traced, arg_trees, tuple(cells), wanted)
-        return Derived((step,), name, layout.build, traced.results)
+        return Derived((step,), f"{of}.gradient", layout.build, traced.results)
 
     def _arguments(self, traced: Traced) -> tuple[tuple[int, ...], tuple[Any, ...]]:
         """Positions among the function's parameters to differentiate by, and the tree of each argument."""

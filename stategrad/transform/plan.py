@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from stategrad.backend import bind_program
 from stategrad.errors import StateError
 from stategrad.state import Epochs, Slot
 from stategrad.trace import Leaf, Retyped
@@ -77,7 +76,7 @@ class Plan:
         return (
             written.issuperset(staged.outputs)
             and written.union(self.read_leaves).issuperset(staged.inputs)
-            and not (self.donate and staged.program.external)
+            and not (self.donate and staged.program.effects)
         )
 
     def widened(self, staged: Staged) -> "Plan":
@@ -86,7 +85,7 @@ class Plan:
             (*self.read_leaves, *staged.inputs),
             (*self.written_leaves, *staged.outputs),
             self._stage,
-            self.donate and not staged.program.external,
+            self.donate and not staged.program.effects,
         )
 
     @property
@@ -132,9 +131,8 @@ class Plan:
             raise Uncovered(staged)
         values = dict(zip((*self.written_leaves, *self.read_leaves), (*written, *read), strict=True))
         operands = [values[leaf] for leaf in staged.inputs]
-        results = bind_program(
-            staged.program, [*operands, *staged.captured, *jax.tree.leaves((args, kwargs))]
-        )
+        leaves = jax.tree.leaves((args, kwargs))
+        results = staged.program.bind(*operands, *staged.captured, *leaves)
         result, retyped, new = staged.split(results)
         values.update(zip(staged.outputs, new, strict=True))
         return Output(result, [values[leaf] for leaf in self.written_leaves], retyped, staged.retyped)
@@ -158,7 +156,7 @@ def bind_under_trace(staged: Staged, args: Any, kwargs: Any) -> Any:
     states = {id(leaf.state): leaf.state for leaf in staged.inputs}
     values = {key: state.read_leaves() for key, state in states.items()}
     operands = [values[id(leaf.state)][leaf.index] for leaf in staged.inputs]
-    results = bind_program(staged.program, [*operands, *staged.captured, *jax.tree.leaves((args, kwargs))])
+    results = staged.program.bind(*operands, *staged.captured, *jax.tree.leaves((args, kwargs)))
     result, retyped, new = staged.split(results)
     for leaf, value in zip(staged.outputs, new, strict=True):
         leaf.state.rewrite_leaf(leaf.index, value)

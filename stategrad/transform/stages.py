@@ -47,7 +47,7 @@ class Staging:
     def lower(self) -> jax.stages.Lowered:
         """StableHLO: `.as_text()`, `.compile()` and what JAX offers on that (`cost_analysis`, `memory_analysis`, …)."""
         staged = self._staged
-        donate = self._engine.donate and not staged.program.external
+        donate = self._engine.donate and not staged.program.effects
         plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate)
         written, read = ([slot.array for slot in slots] for slots in (plan.written, plan.read))
         return plan.jitted.lower(written, read, self._args, self._kwargs)

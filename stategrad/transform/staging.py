@@ -1,12 +1,14 @@
 """From a traced function to a program that can be run: the passes, and what stands for what in it."""
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stategrad.backend import Program
-from stategrad.ir import Function, Module
-from stategrad.passes import CANONICALISE, SIMPLIFY, Hook, Pass, Pipeline, ThreadState
+from stategrad.ir import Module
+from stategrad.passes import CANONICALISE, SIMPLIFY, Hook, Pass, Pipeline, Step, ThreadState, thread_function
 from stategrad.trace import Leaf, Retyped, Traced
 
 
@@ -61,21 +63,18 @@ def module_of(traced: Traced) -> Module:
     return Module.of([traced.function], traced.leaves)
 
 
-def pipeline_of(derived: Derived) -> Pipeline:
-    """All passes from the traced function to the pure program."""
-    return CANONICALISE + Pipeline(derived.passes) + Pipeline((ThreadState(),)) + SIMPLIFY
-
-
 def stage(traced: Traced, recipe: Recipe, hook: Hook | None = None) -> Staged:
-    """Runs the passes; `hook` sees the module after each."""
+    """Runs the passes; `hook` sees the module before the first and after each."""
     derived = recipe.derive(traced)
     before = module_of(traced)
-    after = pipeline_of(derived).run(before, hook)
-    entry = after.functions[derived.entry]
-    inputs, outputs = threaded_cells(entry, traced)
-    gone = {id(r.state) for r in traced.retyped}
-    if any(id(leaf.state) in gone for leaf in outputs):
-        raise NotImplementedError
+    count = _Count(hook)
+    effectful = (CANONICALISE + Pipeline(derived.passes)).run(before, count.hook)
+    start = time.perf_counter()
+    threaded = thread_function(effectful.functions[derived.entry])
+    pure = Module.of([threaded.function])
+    count.add(Step(1, ThreadState(), pure, time.perf_counter() - start))
+    entry = count.then(SIMPLIFY, pure).functions[derived.entry]
+    inputs, outputs = (tuple(traced.leaves[c] for c in cells) for cells in (threaded.inputs, threaded.outputs))
     return Staged(
         Program(entry),
         inputs,
@@ -88,9 +87,24 @@ def stage(traced: Traced, recipe: Recipe, hook: Hook | None = None) -> Staged:
     )
 
 
-def threaded_cells(entry: Function, traced: Traced) -> tuple[tuple[Leaf, ...], tuple[Leaf, ...]]:
-    """The State leaves that a threaded function takes first and gives last."""
-    by_name = {cell.name: leaf for cell, leaf in traced.leaves.items()}
-    return tuple(by_name[n] for n in entry.attributes["inputs"]), tuple(
-        by_name[n] for n in entry.attributes["outputs"]
-    )
+class _Count:
+    """Numbers the steps of several pipelines in a row as one."""
+
+    def __init__(self, hook: Hook | None) -> None:
+        self._user = hook
+        self._done = 0
+        self._seen = 0
+        self.hook: Hook | None = None if hook is None else self._step
+
+    def _step(self, step: Step) -> None:
+        if self._user is not None and (step.index or not self._done):
+            self._seen = self._done + step.index
+            self._user(dataclasses.replace(step, index=self._seen))
+
+    def add(self, step: Step) -> None:
+        self._done = self._seen
+        self._step(step)
+        self._done = self._seen
+
+    def then(self, pipeline: Pipeline, module: Module) -> Module:
+        return pipeline.run(module, self.hook)

@@ -1,0 +1,281 @@
+"""gradient and jvp: a function and its derivative in one program, from the halves that linearize makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stategrad.ir import Builder, Cell, Function, IRTypeError, Module, Operation, Type, Value
+
+from .linearize import LinearizeContext, Linearizer, check_active, linearize_function
+from .names import Fresh, cell_named, function_named, with_own_locals
+from .pipeline import Pass, register_pass
+from .spec import CellName, FunctionName
+from .transpose import TransposeContext, Transposer, transpose_function
+
+
+def gradient_function(
+    function: Function,
+    args: Sequence[int],
+    cells: Sequence[Cell] = (),
+    results: Sequence[int] | None = None,
+    final_cells: Sequence[Cell] = (),
+    name: str | None = None,
+    unit: bool = False,
+) -> Function:
+    """A function together with its pullback.
+
+    Parameters: those of the function, a cotangent for each of `results` (by default all that can have one), and one
+    for what each of `final_cells` holds at the end. Results: those of the function, the gradient by each of `args`,
+    and the gradient by what each of `cells` holds on entry; zeros where nothing depends on it. The effects of the
+    function happen once. With `unit` the cotangents of the results are ones rather than parameters.
+
+    Raises:
+        IRTypeError: an argument, result or cell has no derivative.
+        DerivativeError: an operation on the way has none.
+    """
+    results = differentiable_results(function) if results is None else results
+    _check_results(function, results, final_cells)
+    names = Fresh.beside(function, cells=(*cells, *final_cells))
+    forward = _Forward(function, args, cells, names)
+    halves, transposer = forward.halves, Transposer(names)
+    given = [Value(function.results[i].type, f"ct_{function.results[i].name}") for i in results]
+    final = [Value(c.type, f"ct_{c.name}") for c in final_cells]
+
+    b = forward.continued()
+    if unit:
+        seeds, given = [b.constant(1.0, v.type, v.name) for v in given], []
+    else:
+        seeds = given
+    cotangents: list[Value | None] = [None] * len(function.results)
+    for i, value in zip(results, seeds, strict=True):
+        before = cotangents[i]
+        cotangents[i] = value if before is None else b.add(before, value)
+    for cell, value in zip(final_cells, final, strict=True):
+        if cell in halves.exit:
+            b.accumulate(value, cell=transposer.cotangent_cell(forward.shadow(cell)))
+    active = frozenset(forward.shadow(c) for c in final_cells if c in halves.exit)
+
+    live = [i for i, t in enumerate(halves.result_tangents) if t is not None]
+    linear = halves.linear_region([*halves.residuals.values(), *forward.tangent_params], live)
+    known = [*halves.residuals, *[None] * len(forward.tangent_params)]
+    back = transposer.region_into(b, linear, known, [cotangents[i] for i in live], active)
+    gradients = [*_by_args(forward, back, args), *_by_cells(forward, back, cells)]
+    _own_shadows(b, set(transposer.cotangent_cells.values()))
+    return b.function(
+        name or names.functions.fresh(f"{function.name}.gradient"),
+        [*halves.params, *given, *final],
+        [*halves.results, *gradients],
+        function.location,
+    )
+
+
+def jvp_function(
+    function: Function,
+    args: Sequence[int],
+    cells: Sequence[Cell] = (),
+    results: Sequence[int] | None = None,
+    final_cells: Sequence[Cell] = (),
+    name: str | None = None,
+) -> Function:
+    """A function together with its tangents.
+
+    Parameters: those of the function, a tangent for each of `args`, and one for what each of `cells` holds on entry.
+    Results: those of the function, the tangent of each of `results` (by default all that can have one), and that of
+    what each of `final_cells` holds at the end. The effects of the function happen once.
+
+    Raises:
+        IRTypeError: an argument, result or cell has no derivative, or is asked for twice.
+        DerivativeError: an operation on the way has none.
+    """
+    results = differentiable_results(function) if results is None else results
+    _check_results(function, results, final_cells)
+    if len({*args}) < len(args) or len({*cells}) < len(cells):
+        raise IRTypeError(f"jvp of @{function.name}: an argument or cell is given two tangents")
+    names = Fresh.beside(function, cells=(*cells, *final_cells))
+    forward = _Forward(function, args, cells, names)
+    halves = forward.halves
+    seeds = [Value(c.type, f"d_{c.name}") for c in cells]
+
+    b = forward.continued()
+    for cell, value in zip(cells, seeds, strict=True):
+        b.write(value, cell=forward.shadow(cell))
+    live = [i for i, t in enumerate(halves.result_tangents) if t is not None]
+    linear = halves.linear_region((), live)
+    env = {inner: outer for outer, inner in halves.residuals.items()}
+    for op in linear.operations:
+        b.append(_with_operands(op, env))
+    b.locals.extend(linear.locals)
+    found = dict(zip(live, (env.get(v, v) for v in linear.results), strict=True))
+    tangents = [found.get(i) or b.zeros(function.results[i].type) for i in results]
+    exits = [b.read(cell=forward.shadow(c)) if c in halves.exit else b.zeros(c.type) for c in final_cells]
+    _own_shadows(b, set(forward.run.shadows.values()))
+    return b.function(
+        name or names.functions.fresh(f"{function.name}.jvp"),
+        [*halves.params, *(forward.tangent_of(i) for i in args), *seeds],
+        [*halves.results, *tangents, *exits],
+        function.location,
+    )
+
+
+class _Forward:
+    """The halves of a function, open, and what both drivers ask of them."""
+
+    def __init__(self, function: Function, args: Sequence[int], cells: Sequence[Cell], names: Fresh) -> None:
+        _check_args(function, args)
+        flags = tuple(i in args for i in range(len(function.params)))
+        self.run = Linearizer(names)
+        active = check_active(function, flags, cells)
+        self.halves: LinearizeContext = self.run.region(with_own_locals(function.body), flags, active)
+
+    @property
+    def tangent_params(self) -> list[Value]:
+        return [p for p in self.halves.tangent_params if p is not None]
+
+    def tangent_of(self, arg: int) -> Value:
+        found = self.halves.tangent_params[arg]
+        assert found is not None  # `arg` is one of `args`
+        return found
+
+    def shadow(self, cell: Cell) -> Cell:
+        return self.run.shadow(cell)
+
+    def continued(self) -> Builder:
+        """A builder that goes on where the primal half ends."""
+        b = Builder()
+        b.operations, b.locals = self.halves.b.operations, self.halves.b.locals
+        return b
+
+
+def differentiable_results(function: Function) -> list[int]:
+    """The indices of the results that can have a tangent."""
+    return [i for i, v in enumerate(function.results) if v.type.differentiable]
+
+
+def _by_args(forward: _Forward, back: TransposeContext, args: Sequence[int]) -> list[Value]:
+    offset = len(forward.halves.residuals)
+    place = {p: offset + i for i, p in enumerate(forward.tangent_params)}
+    return [back.found_or_zero(place[forward.tangent_of(i)]) for i in args]
+
+
+def _by_cells(forward: _Forward, back: TransposeContext, cells: Sequence[Cell]) -> list[Value]:
+    b, shadows = back.b, [forward.shadow(c) for c in cells]
+    return [
+        b.read(cell=back.cotangent_cell(s)) if s in back.exit else b.zeros(s.type) for s in shadows
+    ]
+
+
+def _own_shadows(b: Builder, shadows: set[Cell]) -> None:
+    """Makes the shadow cells that the function touches its own: zero at its entry, gone at its end."""
+    mine = set(b.locals)
+    touched = dict.fromkeys(c for op in b.operations for c in op.effects)
+    b.locals.extend(c for c in touched if c in shadows and c not in mine)
+
+
+def _check_args(function: Function, args: Sequence[int]) -> None:
+    for i in args:
+        if not 0 <= i < len(function.params):
+            raise IRTypeError(f"@{function.name} has {len(function.params)} parameters, there is no argument {i}")
+
+
+def _check_results(function: Function, results: Sequence[int], cells: Sequence[Cell]) -> None:
+    for i in results:
+        if not 0 <= i < len(function.results):
+            raise IRTypeError(f"@{function.name} has {len(function.results)} results, there is no result {i}")
+        if not function.results[i].type.differentiable:
+            raise IRTypeError(f"result {i} of @{function.name} is {function.results[i].type}: it has no derivative")
+    for cell in cells:
+        if not cell.type.differentiable:
+            raise IRTypeError(f"${cell.name}: {cell.type} has no derivative")
+
+
+def _with_operands(op: Operation, env: dict[Value, Value]) -> Operation:
+    operands = tuple(env.get(v, v) for v in op.operands)
+    return Operation(op.opdef, operands, op.results, op.attributes, op.regions, op.location)
+
+
+@register_pass
+@dataclass(frozen=True)
+class Linearize(Pass):
+    """Adds the primal half @f.fwd, which keeps residuals, and the linear half @f.lin of a function."""
+
+    name = "linearize"
+
+    of: FunctionName
+    wrt: tuple[CellName, ...] = ()
+    """The cells whose value on entry is differentiated by."""
+    args: tuple[int, ...] = ()
+    """The arguments that are differentiated by."""
+
+    def run(self, module: Module) -> Module:
+        function = function_named(module, self.of)
+        _check_args(function, self.args)
+        flags = [i in self.args for i in range(len(function.params))]
+        cells = list(map(cell_named(module), self.wrt))
+        made = linearize_function(function, flags, cells, Fresh.in_module(module))
+        return with_functions(module, made.fwd, made.lin)
+
+
+@register_pass
+@dataclass(frozen=True)
+class Transpose(Pass):
+    """Adds the pullback @f.T of a linear function @f."""
+
+    name = "transpose"
+
+    of: FunctionName
+
+    def run(self, module: Module) -> Module:
+        made = transpose_function(function_named(module, self.of), names=Fresh.in_module(module))
+        return with_functions(module, made.function)
+
+
+@register_pass
+@dataclass(frozen=True)
+class Gradient(Pass):
+    """Adds @f.gradient: a function together with its pullback."""
+
+    name = "gradient"
+
+    of: FunctionName
+    wrt: tuple[CellName, ...] = ()
+    """The cells whose value on entry is differentiated by."""
+    args: tuple[int, ...] = ()
+    """The arguments that are differentiated by."""
+    results: tuple[int, ...] | None = None
+    """The results that have a cotangent; by default all that can."""
+    final: tuple[CellName, ...] = ()
+    """The cells whose value at the end has a cotangent."""
+    unit: bool = False
+    """The cotangents of the results are ones, as for the gradient of a scalar, rather than parameters."""
+
+    def run(self, module: Module) -> Module:
+        find = cell_named(module)
+        wrt, final = list(map(find, self.wrt)), list(map(find, self.final))
+        function = function_named(module, self.of)
+        return with_functions(module, gradient_function(function, self.args, wrt, self.results, final, unit=self.unit))
+
+
+@register_pass
+@dataclass(frozen=True)
+class ForwardMode(Pass):
+    """Adds @f.jvp: a function together with its tangents."""
+
+    name = "jvp"
+
+    of: FunctionName
+    wrt: tuple[CellName, ...] = ()
+    """The cells whose value on entry has a tangent."""
+    args: tuple[int, ...] = ()
+    """The arguments that have a tangent."""
+    final: tuple[CellName, ...] = ()
+    """The cells of which the tangent at the end is returned."""
+
+    def run(self, module: Module) -> Module:
+        find = cell_named(module)
+        wrt, final = list(map(find, self.wrt)), list(map(find, self.final))
+        function = function_named(module, self.of)
+        return with_functions(module, jvp_function(function, self.args, wrt, None, final))
+
+
+def with_functions(module: Module, *functions: Function) -> Module:
+    """The module with more functions and all that they call and touch."""
+    return Module.of([*module.functions.values(), *functions], module.cells.values())

@@ -1,0 +1,240 @@
+"""What must hold for every program, however it was drawn. A failed check is an AssertionError that names the law."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stategrad.ir import Cell, Function, Module, evaluate, parse, to_text, verify
+from stategrad.passes import (
+    Fresh,
+    Transposed,
+    gradient_function,
+    jvp_function,
+    linearize_function,
+    thread_function,
+    transpose_function,
+)
+
+from .random_programs import Program, random_inputs
+from .reference import directional, run
+
+Arrays = Sequence[np.ndarray]
+
+
+class Inputs:
+    """Arrays for a program: arguments, cells, directions, cotangents."""
+
+    def __init__(self, program: Program) -> None:
+        main, seed = program.main, program.seed
+        self.args = random_inputs([v.type for v in main.params], seed)
+        self.cells = dict(zip(program.cells, random_inputs([c.type for c in program.cells], seed + 1), strict=True))
+        self.d_args = random_inputs([main.params[i].type for i in program.args], seed + 2)
+        self.d_cells = random_inputs([c.type for c in program.wrt], seed + 3)
+        self.cts = random_inputs([v.type for v in main.results], seed + 4)
+        self.final = random_inputs([c.type for c in program.final], seed + 5)
+
+    def directions(self, program: Program) -> tuple[dict[int, np.ndarray], dict[Cell, np.ndarray]]:
+        return dict(zip(program.args, self.d_args, strict=True)), dict(zip(program.wrt, self.d_cells, strict=True))
+
+
+def close(what: str, found: Arrays, expected: Arrays, tolerance: float = 1e-12) -> None:
+    """Raises AssertionError unless the arrays agree."""
+    assert len(found) == len(expected), f"{what}: {len(found)} arrays, expected {len(expected)}"
+    for i, (x, y) in enumerate(zip(found, expected, strict=True)):
+        x, y = np.asarray(x), np.asarray(y)
+        scale = tolerance * max(1.0, float(np.max(np.abs(y), initial=0)))
+        assert x.shape == y.shape, f"{what}: array {i} has the shape {x.shape}, expected {y.shape}"
+        assert np.allclose(x, y, rtol=tolerance, atol=scale), f"{what}: array {i} is\n{x}\nexpected\n{y}"
+
+
+def dot(xs: Arrays, ys: Arrays) -> np.ndarray:
+    """The inner product of two lists of arrays."""
+    return sum((np.sum(x * y) for x, y in zip(xs, ys, strict=True)), np.float64(0))
+
+
+def select(cells: Sequence[Cell], held: dict[Cell, np.ndarray]) -> list[np.ndarray]:
+    """What these cells hold."""
+    return [held[c] for c in cells]
+
+
+# ------------------------------------------------------------------------------------------------ the checks
+def threading(program: Program, tolerance: float = 1e-12) -> None:
+    """The stateful program, its pure twin and the second meaning agree on results and final states."""
+    inputs = Inputs(program)
+    results, final = evaluate(program.main, inputs.args, inputs.cells)
+    again, state = run(program.main, inputs.args, inputs.cells)
+    close("evaluate: results", results, again, tolerance)
+    close("evaluate: states", select(program.cells, final), select(program.cells, state), tolerance)
+    _same_threaded("thread", program.main, inputs.args, inputs.cells, results, final, tolerance)
+
+
+def _same_threaded(
+    what: str,
+    function: Function,
+    args: Arrays,
+    cells: dict[Cell, np.ndarray],
+    results: Arrays,
+    final: dict[Cell, np.ndarray],
+    tolerance: float,
+) -> None:
+    made = thread_function(function)
+    assert not made.function.effects, f"{what}: effects are left"
+    found, _ = evaluate(made.function, [*select(made.inputs, cells), *args])
+    n = len(results)
+    close(f"{what}: results", found[:n], results, tolerance)
+    close(f"{what}: states", found[n:], select(made.outputs, final), tolerance)
+
+
+def gradient(program: Program, tolerance: float = 1e-12) -> None:
+    """The gradient along a direction is the derivative along it; nothing else changes; threading commutes."""
+    inputs, main = Inputs(program), program.main
+    made = gradient_function(main, program.args, program.wrt, None, program.final)
+    operands = [*inputs.args, *inputs.cts, *inputs.final]
+    found, state = evaluate(made, operands, inputs.cells)
+    results, final = evaluate(main, inputs.args, inputs.cells)
+    n = len(results)
+    close("gradient: results", found[:n], results, tolerance)
+    close("gradient: states", select(program.cells, state), select(program.cells, final), tolerance)
+
+    d_results, d_final = directional(main, inputs.args, inputs.cells, *inputs.directions(program))
+    slope = dot(inputs.cts, d_results) + dot(inputs.final, select(program.final, d_final))
+    close("gradient: direction", [dot(found[n:], [*inputs.d_args, *inputs.d_cells])], [slope], 10 * tolerance)
+    _same_threaded("thread(gradient)", made, operands, inputs.cells, found, state, tolerance)
+    _gradient_of_threaded(program, inputs, found[n:], tolerance)
+
+
+def _gradient_of_threaded(program: Program, inputs: Inputs, expected: Arrays, tolerance: float) -> None:
+    """diff(thread(p)) = diff(p); cells that are asked for are kept, changed or not."""
+    keep = [*program.wrt, *program.final]
+    pure = thread_function(program.main, keep)
+    shift = len(pure.inputs)
+    wrt = [pure.inputs.index(c) if c in pure.inputs else None for c in program.wrt]
+    args = [*(i for i in wrt if i is not None), *(shift + i for i in program.args)]
+    n = len(program.main.results)
+    places = [*range(n), *(n + pure.outputs.index(c) for c in program.final)]
+    made = gradient_function(pure.function, args, (), places)
+    operands = [*select(pure.inputs, inputs.cells), *inputs.args, *inputs.cts, *inputs.final]
+    found, _ = evaluate(made, operands)
+    grads = found[len(pure.function.results) :]
+    by_cell = dict(zip([c for c, i in zip(program.wrt, wrt, strict=True) if i is not None], grads, strict=False))
+    by_arg = grads[len(by_cell) :]
+    zeros = [by_cell.get(c, np.zeros(c.type.shape)) for c in program.wrt]
+    close("gradient of thread", [*by_arg, *zeros], expected, 10 * tolerance)
+
+
+def tangents(program: Program, tolerance: float = 1e-12) -> None:
+    """The jvp is the derivative along its direction."""
+    inputs, main = Inputs(program), program.main
+    made = jvp_function(main, program.args, program.wrt, None, program.final)
+    operands = [*inputs.args, *inputs.d_args, *inputs.d_cells]
+    found, state = evaluate(made, operands, inputs.cells)
+    results, final = evaluate(main, inputs.args, inputs.cells)
+    d_results, d_final = directional(main, inputs.args, inputs.cells, *inputs.directions(program))
+    expected = [*results, *d_results, *select(program.final, d_final)]
+    close("jvp", found, expected, 10 * tolerance)
+    close("jvp: states", select(program.cells, state), select(program.cells, final), tolerance)
+    _same_threaded("thread(jvp)", made, operands, inputs.cells, found, state, tolerance)
+
+
+class Pieces:
+    """The functions of linearize and transpose, run by hand as a caller would."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.inputs = program, Inputs(program)
+        main = program.main
+        flags = [i in program.args for i in range(len(main.params))]
+        names = Fresh.beside(main, cells=program.cells)
+        self.halves = linearize_function(main, flags, program.wrt, names)
+        lin = self.halves.lin
+        found, _ = evaluate(self.halves.fwd, self.inputs.args, self.inputs.cells)
+        forwarded = [
+            self.inputs.cells[f] if isinstance(f, Cell) else self.inputs.args[f] for f in self.halves.forwarded
+        ]
+        self.known = [*(found[i] for i in self.halves.saved), *forwarded]
+        self.final = [c for c in program.final if c in self.halves.exit]
+        self.back = transpose_function(lin, None, None, [self.shadow(c) for c in self.final], names)
+        self.names = names
+        self.cts = [self.inputs.cts[i] for i in self.halves.results]
+        self.final_cts = dict(zip(program.final, self.inputs.final, strict=True))
+
+    def shadow(self, cell: Cell) -> Cell:
+        return self.halves.shadows.get(cell, cell)
+
+    def ct(self, made: Transposed, cell: Cell) -> Cell:
+        return made.cotangent_cells.get(cell, cell)
+
+
+def _zeros_for(function: Function, held: dict[Cell, np.ndarray]) -> dict[Cell, np.ndarray]:
+    return {c: held.get(c, np.zeros(c.type.shape, c.type.dtype.numpy)) for c in (*function.effects, *held)}
+
+
+def inner_product(program: Program, tolerance: float = 1e-12) -> None:
+    """<ct, J d> = <Jt ct, d>, and transposing twice gives the linear function back."""
+    p = Pieces(program)
+    d_cells = dict(zip(program.wrt, p.inputs.d_cells, strict=True))
+    seeds = {p.shadow(c): v for c, v in d_cells.items()}
+    lin = p.halves.lin
+    jd, tangent_cells = evaluate(lin, [*p.known, *p.inputs.d_args], _zeros_for(lin, seeds))
+    given = {p.ct(p.back, p.shadow(c)): p.final_cts[c] for c in p.final}
+    T = p.back.function
+    found, cotangent_cells = evaluate(T, [*p.known, *p.cts], _zeros_for(T, given))
+    at = dict(zip(p.back.results, found, strict=True))
+    left = dot(p.cts, jd) + dot([p.final_cts[c] for c in p.final], [tangent_cells[p.shadow(c)] for c in p.final])
+    right = sum(
+        (np.sum(at[len(p.known) + i] * d) for i, d in enumerate(p.inputs.d_args) if len(p.known) + i in at),
+        np.float64(0),
+    )
+    for c, d in d_cells.items():
+        ct = p.ct(p.back, p.shadow(c))
+        if ct in cotangent_cells:
+            right = right + np.sum(cotangent_cells[ct] * d)
+    close("inner product", [left], [right], 10 * tolerance)
+    _twice(p, jd, tangent_cells, tolerance)
+
+
+def _twice(p: Pieces, jd: Arrays, tangent_cells: dict[Cell, np.ndarray], tolerance: float) -> None:
+    T = p.back.function
+    wrt = [p.ct(p.back, p.shadow(c)) for c in p.program.wrt]
+    twice = transpose_function(T, None, None, wrt, p.names)
+    n = len(p.known)
+    d_args = [p.inputs.d_args[i - n] for i in p.back.results]
+    given = {p.ct(twice, ct): d for ct, d in zip(wrt, p.inputs.d_cells, strict=True)}
+    found, cells = evaluate(twice.function, [*p.known, *d_args], _zeros_for(twice.function, given))
+    at = dict(zip(twice.results, found, strict=True))
+    again = [at.get(n + i, np.zeros_like(x)) for i, x in enumerate(jd)]
+    close("transposing twice: results", again, jd, 10 * tolerance)
+    for c in p.final:
+        ct = p.ct(twice, p.ct(p.back, p.shadow(c)))
+        found_ct = cells.get(ct, np.zeros(c.type.shape))
+        close(f"transposing twice: ${c.name}", [found_ct], [tangent_cells[p.shadow(c)]], 10 * tolerance)
+
+
+def higher_orders(program: Program, orders: int = 2, tolerance: float = 1e-10) -> None:
+    """The gradient of the gradient, and so on, against the derivative of each gradient along a direction."""
+    inputs = Inputs(program)
+    function, operands = program.main, list(inputs.args)
+    for order in range(1, orders + 1):
+        made = gradient_function(function, program.args, program.wrt)
+        before = len(function.results)
+        cotangents = random_inputs([v.type for v in function.results if v.type.differentiable], program.seed + order)
+        found, state = evaluate(made, [*operands, *cotangents], inputs.cells)
+        slope, d_final = directional(function, operands, inputs.cells, *inputs.directions(program))
+        along = dot(found[before:], [*inputs.d_args, *inputs.d_cells])
+        close(f"order {order}: direction", [along], [dot(cotangents, slope)], tolerance)
+        _same_threaded(f"thread(order {order})", made, [*operands, *cotangents], inputs.cells, found, state, 1e-11)
+        function, operands = made, [*operands, *cotangents]
+
+
+def well_formed(program: Program) -> None:
+    """Everything that the passes make can stand in one module, is verified, and its text parses back."""
+    p, main = Pieces(program), program.main
+    made = gradient_function(main, program.args, program.wrt, None, program.final)
+    also = jvp_function(main, program.args, program.wrt, None, program.final)
+    effectful = Module.of([main, p.halves.fwd, p.halves.lin, p.back.function], program.cells)
+    for module in (effectful, Module.of([main, made]), Module.of([also]), Module.of([thread_function(made).function])):
+        verify(module)
+        text = to_text(module)
+        assert to_text(parse(text)) == text, "the text does not parse back to itself"
+
+
+CHECKS: Sequence[Callable[[Program], None]] = (threading, gradient, tangents, inner_product, well_formed)

@@ -1,0 +1,460 @@
+"""The backend: what programs lower to, and `ir_call` under every transform of JAX, against JAX itself."""
+
+import itertools
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stategrad import jax_compat
+from stategrad.backend import Program, bind_function, compile_function, stablehlo_text
+from stategrad.importing import import_jaxpr
+from stategrad.ir import (
+    Builder,
+    Cell,
+    Derived,
+    Function,
+    IRTypeError,
+    LazySource,
+    Names,
+    Source,
+    Type,
+    dtype,
+    lookup,
+)
+from stategrad.ir.dtypes import _BY_NAME
+from stategrad.ir.evaluate import evaluate
+
+F = Type.parse("f32[2,3]")
+X = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
+
+
+def imported(fn: Callable[..., Any], *args: Any) -> Function:
+    """The function in our IR: a test of the backend needs programs, and JAX knows what they should give."""
+    return import_jaxpr(jax.make_jaxpr(fn)(*args), "f", lambda *_: pytest.fail("a state"), Names()).function
+
+
+def same(found: Any, wanted: Any) -> None:
+    found, wanted = jax.tree.leaves(found), jax.tree.leaves(wanted)
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert jax.typeof(a).dtype == jax.typeof(b).dtype
+        if jax.typeof(a).dtype == jax.dtypes.float0:
+            continue
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+# ------------------------------------------------------------------------------------------------ types
+@pytest.mark.parametrize("name", [*_BY_NAME, "key<fry>", "key<rbg>"])
+def test_types_go_to_jax_and_back(name: str) -> None:
+    of = Type(dtype(name), (2, 3))
+    assert jax_compat.type_of_aval(jax_compat.aval_of_type(of)) == of
+
+
+def test_weak_types_are_dropped() -> None:
+    (found,) = jax.make_jaxpr(lambda: jnp.asarray(1.0) * 2)().out_avals
+    assert jax_compat.type_of_aval(found) == Type.parse("f32[]")
+
+
+def test_unknown_key_type() -> None:
+    with pytest.raises(IRTypeError, match="no PRNG implementation for key<nobody>"):
+        jax_compat.aval_of_type(Type(dtype("key<nobody>")))
+
+
+def test_types_without_a_counterpart() -> None:
+    with pytest.raises(IRTypeError):
+        jax_compat.type_of_aval(jax.core.ShapedArray((2,), jax.dtypes.float0))
+
+
+def test_symbolic_sizes_are_refused() -> None:
+    symbolic = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n, 3"), jnp.float32)
+    with pytest.raises(IRTypeError, match="symbolic size n"):
+        jax_compat.type_of_aval(jax.core.ShapedArray(symbolic.shape, symbolic.dtype))
+
+
+# ------------------------------------------------------------------------------------------------ constants
+def constants(*wanted: tuple[Any, str]) -> Function:
+    b = Builder()
+    return b.function("f", [], [b.constant(value, Type.parse(of)) for value, of in wanted])
+
+
+def test_equal_constants_are_one() -> None:
+    text = stablehlo_text(
+        constants((2.0, "f32[2]"), (2, "f32[2]"), (2.0, "f32[3]"), (-0.0, "f32[]"), (0, "f32[]"))
+    )
+    assert text.count("stablehlo.constant") == 4
+
+
+def test_constants_are_not_shared_between_regions() -> None:
+    def fn(x: Any) -> Any:
+        return jax.lax.cond(x > 2.0, lambda: x * 2.0, lambda: x * 3.0), x * 2.0
+
+    program = compile_function(imported(fn, 1.0))
+    for x in (1.0, 3.0):
+        same(program(x), fn(jnp.float32(x)))
+
+
+@pytest.mark.parametrize(
+    "value, of",
+    [
+        (np.arange(400, dtype=np.float32).reshape(20, 20).T, "f32[20,20]"),
+        (np.zeros((0, 3), np.float32), "f32[0,3]"),
+        (1.5, "f32[0]"),
+        (np.ones((1, 1), np.int32), "i32[1,1]"),
+        (np.array([True, False, True]), "bool[3]"),
+        (True, "bool[70]"),
+        (1 - 2j, "c64[2]"),
+        (float("nan"), "f32[]"),
+        (300, "u8[2]"),
+        (0.1, "f8_e4m3fn[2]"),
+        (-3, "i4[3]"),
+    ],
+)
+def test_constants_mean_what_evaluate_says(value: Any, of: str) -> None:
+    function = constants((value, of))
+    (found,), (wanted,) = compile_function(function)(), evaluate(function, [])[0]
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(np.asarray(found), wanted)
+
+
+def test_constants_of_jax() -> None:
+    array, key = jnp.arange(300.0), jax.random.key(3)
+    keys = jax.random.split(key, 3)
+    program = compile_function(
+        constants((array, "f32[300]"), (key, "key<fry>[]"), (keys, "key<fry>[3]"), (0, "key<fry>[2]"))
+    )
+    found = program()
+    same(found[0], array)
+    for a, b in zip(found[1:3], (key, keys), strict=True):
+        np.testing.assert_array_equal(jax.random.key_data(a), jax.random.key_data(b))
+    np.testing.assert_array_equal(jax.random.key_data(found[3]), np.zeros((2, 2), np.uint32))
+
+
+def test_temporary_arrays_are_not_confused() -> None:
+    arrays = [np.full(1000, i, np.float32) for i in range(20)]
+    arrays = [a + np.arange(1000, dtype=np.float32) for a in arrays]
+    found = compile_function(constants(*((a, "f32[1000]") for a in arrays)))()
+    same(found, arrays)
+
+
+# ------------------------------------------------------------------------------------------------ functions
+def sharing(size: int) -> Function:
+    b = Builder()
+    x = v = b.param(F, "x")
+    for _ in range(size):
+        v = b.sin(v)
+    callee = b.function("callee", [x], [v])
+    b = Builder()
+    x = b.param(F, "x")
+    return b.function("f", [x], [b.call(b.call(x, callee=callee), callee=callee)])
+
+
+def test_callees_are_emitted_once() -> None:
+    text = stablehlo_text(sharing(6))
+    assert len(re.findall("func.func private", text)) == 1
+    assert len(re.findall("call @callee", text)) == 2
+    same(compile_function(sharing(6))(X), evaluate(sharing(6), [X])[0])
+
+
+def test_tiny_callees_are_put_in_place() -> None:
+    assert "call" not in stablehlo_text(sharing(1))
+
+
+def test_names_of_functions_do_not_clash() -> None:
+    function = sharing(6)
+    other = sharing(6)
+    b = Builder()
+    x = b.param(F)
+    found = b.call(b.call(x, callee=function), callee=other)
+    both = b.function("main", [x], [found])
+    same(compile_function(both)(X), evaluate(both, [X])[0])
+
+
+# ------------------------------------------------------------------------------------------------ control flow
+def loops(x: Any, w: Any) -> Any:
+    def body(h: Any, x: Any) -> Any:
+        return jnp.tanh(w @ h + x), (jnp.sin(h), h.sum())
+
+    first = jax.lax.scan(body, w[0], x)
+    second = jax.lax.scan(body, first[0], x, reverse=True)
+    third = jax.lax.while_loop(lambda s: s[0] < 4, lambda s: (s[0] + 1, s[1] * 0.5), (0, second[0]))
+    return first, second, third
+
+
+def branches(i: Any, x: Any) -> Any:
+    return jax.lax.switch(
+        i, [jnp.sin, lambda x: x * x, lambda x: jax.lax.cond(x[0] > 0, jnp.cos, jnp.exp, x)], x
+    )
+
+
+def test_loops() -> None:
+    x, w = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3), np.eye(3, dtype=np.float32) * 0.5
+    same(compile_function(imported(loops, x, w))(x, w), loops(x, w))
+
+
+@pytest.mark.parametrize("i", [-1, 0, 1, 2, 5])
+def test_branches(i: int) -> None:
+    x = X[1]
+    same(compile_function(imported(branches, 0, x))(i, x), branches(i, x))
+
+
+def test_keys_in_loops() -> None:
+    def fn(key: Any, keys: Any) -> Any:
+        def body(key: Any, other: Any) -> Any:
+            key, sub = jax.random.split(key)
+            return key, (jax.random.normal(sub, (2,)), jax.random.uniform(other), sub)
+
+        key, (x, y, subs) = jax.lax.scan(body, key, keys)
+        return jax.random.key_data(key), x, y, jax.random.key_data(subs)
+
+    key, keys = jax.random.key(1), jax.random.split(jax.random.key(2), 3)
+    same(compile_function(imported(fn, key, keys))(key, keys), fn(key, keys))
+
+
+# ------------------------------------------------------------------------------------------------ effects of JAX
+def noisy(x: Any) -> Any:
+    def body(c: Any, x: Any) -> Any:
+        jax.debug.print("step {}", x, ordered=True)
+        c = jax.lax.cond(x > 1, partial(shout, "big"), partial(shout, "small"), c)
+        return c, c
+
+    jax.debug.print("start", ordered=True)
+    found = jax.lax.scan(body, 0.0, x)
+    return said_in_a_function(found[0]), said_in_a_function(found[0] + 1), found[1]
+
+
+def shout(what: str, c: Any) -> Any:
+    jax.debug.print(what, ordered=True)
+    return c + 1
+
+
+@jax.jit
+def said_in_a_function(x: Any) -> Any:
+    jax.debug.print("called {}", x, ordered=True)
+    return jnp.sin(jnp.cos(jnp.tanh(x))) * 2
+
+
+def printed(capfd: Any, fn: Callable[..., Any], *args: Any) -> str:
+    jax.block_until_ready(fn(*args))
+    jax.effects_barrier()
+    return capfd.readouterr().out
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, lambda f: lambda x: jax.jvp(f, (x,), (x,))[0]])
+def test_ordered_effects_happen_in_order(wrap: Callable[..., Any], capfd: Any) -> None:
+    x = jnp.arange(3.0)
+    program = Program(imported(noisy, x))
+    assert printed(capfd, wrap(program.bind), x) == printed(capfd, noisy, x) != ""
+
+
+def test_unordered_effects(capfd: Any) -> None:
+    def fn(x: Any) -> Any:
+        jax.debug.print("x = {}", x)
+        return x * 2
+
+    assert printed(capfd, jax.jit(Program(imported(fn, 1.0)).bind), 1.0) == "x = 1.0\n"
+
+
+# ------------------------------------------------------------------------------------------------ locations
+def located() -> Function:
+    b = Builder()
+    x = b.param(F, "x")
+    b.location = LazySource(lambda: Source("/made/up.py", 12, 4))
+    y = b.sin(x)
+    b.at("transpose", Derived("linearize", Source("/made/up.py", 77, 2)))
+    return b.function("f", [x], [b.reduce_sum(b.mul(y, x), axes=(0,))])
+
+
+def test_locations_reach_the_compiled_program() -> None:
+    compiled = compile_function(located()).lower(X).compile().as_text()
+    assert "/made/up.py" in compiled
+    assert re.search(r'op_name="jit\(f\)/sin"', compiled)
+    assert re.search(r'op_name="jit\(f\)/transpose\(linearize\)/mul"', compiled)
+    assert re.search(r"line=12\b", compiled) and re.search(r"line=77\b", compiled)
+
+
+def test_locations_nest_in_stablehlo() -> None:
+    text = stablehlo_text(located(), locations=True)
+    assert '"jit(f)/transpose(linearize)/mul"(' in text
+    assert '"/made/up.py":77:2' in text
+
+
+# ------------------------------------------------------------------------------------------------ transforms
+def recurrent(h: Any, w: Any, xs: Any) -> Any:
+    def body(h: Any, x: Any) -> Any:
+        h = jnp.tanh(w @ h + x)
+        return h, jnp.sin(h)
+
+    h, ys = jax.lax.scan(body, h, xs)
+    return h, (ys, jnp.argmax(h))
+
+
+RANDOM = np.random.default_rng(0)
+ARGS = [RANDOM.normal(size=s).astype(np.float32) for s in ((3,), (3, 3), (4, 3))]
+PROGRAM = Program(imported(recurrent, *ARGS))
+
+
+def ours(*args: Any) -> Any:
+    h, ys, best = PROGRAM.bind(*args)
+    return h, (ys, best)
+
+
+def loss(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def total(*args: Any) -> Any:
+        h, (ys, _) = fn(*args)
+        return jnp.sum(h**2) + jnp.sum(ys * jnp.cos(ys))
+
+    return total
+
+
+def scanned(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def run(h: Any, w: Any, xs: Any) -> Any:
+        return jax.lax.scan(lambda h, _: fn(h, w, xs), h, None, length=2)
+
+    return run
+
+
+def gradient_norm(fn: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda w: jnp.sum(jax.grad(loss(fn), 1)(ARGS[0], w, ARGS[2]) ** 2)
+
+
+TRANSFORMS: dict[str, Callable[..., Any]] = {
+    "eager": lambda f: f(*ARGS),
+    "jit": lambda f: jax.jit(f)(*ARGS),
+    "jvp": lambda f: jax.jvp(f, ARGS, [a + 1 for a in ARGS]),
+    "jvp of one argument": lambda f: jax.jvp(lambda w: f(ARGS[0], w, ARGS[2]), ARGS[1:2], ARGS[1:2]),
+    "linearize": lambda f: jax.linearize(f, *ARGS)[1](*ARGS),
+    "grad": lambda f: jax.grad(loss(f), (0, 1, 2))(*ARGS),
+    "jit of grad": lambda f: jax.jit(jax.grad(loss(f), 1))(*ARGS),
+    "grad of jit": lambda f: jax.grad(jax.jit(loss(f)), (1, 2))(*ARGS),
+    "checkpoint": lambda f: jax.grad(jax.checkpoint(loss(f)), 1)(*ARGS),
+    "scan": lambda f: scanned(f)(*ARGS),
+    "grad of scan": lambda f: jax.grad(lambda *a: jnp.sum(scanned(f)(*a)[0]), (0, 1, 2))(*ARGS),
+    "cond": lambda f: jax.grad(
+        lambda w: jax.lax.cond(w[0, 0] > 9, lambda: 0.0, lambda: loss(f)(ARGS[0], w, ARGS[2]))
+    )(ARGS[1]),
+    "grad of grad": lambda f: jax.grad(gradient_norm(f))(ARGS[1]),
+    "jvp of grad of grad": lambda f: jax.jvp(jax.grad(gradient_norm(f)), ARGS[1:2], ARGS[1:2]),
+    "grad of jvp": lambda f: jax.grad(lambda w: jax.jvp(gradient_norm(f), (w,), (w,))[1])(ARGS[1]),
+    "hessian": lambda f: jax.hessian(loss(f))(*ARGS),
+    "jacrev": lambda f: jax.jacrev(lambda h: f(h, *ARGS[1:])[:1])(ARGS[0]),
+    "jacfwd": lambda f: jax.jacfwd(f, 1)(*ARGS)[0],
+    "grad of vmap": lambda f: jax.grad(
+        lambda w: jax.vmap(loss(f), (0, None, None))(np.stack(ARGS[:1] * 2), w, ARGS[2]).sum()
+    )(ARGS[1]),
+    "vmap of vmap": lambda f: jax.vmap(jax.vmap(f, (0, None, None)), (None, None, 0))(
+        np.stack(ARGS[:1] * 2), ARGS[1], np.stack(ARGS[2:] * 3)
+    ),
+    "vmap of jit of grad": lambda f: jax.vmap(jax.jit(jax.grad(loss(f), 1)), (0, None, None))(
+        np.stack(ARGS[:1] * 2), *ARGS[1:]
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_transforms_agree_with_jax(transform: Callable[..., Any]) -> None:
+    same(transform(ours), transform(recurrent))
+
+
+@pytest.mark.parametrize("axes", [a for a in itertools.product((0, 1, None), repeat=3) if a != (None,) * 3])
+def test_vmap_along_any_axis(axes: tuple[int | None, ...]) -> None:
+    stacked = [a if x is None else np.stack([a, 2 * a], x) for a, x in zip(ARGS, axes, strict=True)]
+    same(jax.vmap(ours, axes)(*stacked), jax.vmap(recurrent, axes)(*stacked))
+
+
+def test_linear_programs_transpose() -> None:
+    def linear(k: Any, x: Any) -> Any:
+        return jnp.sin(k) * x, x.sum()
+
+    program = Program(imported(linear, X, X))
+    pull = jax.linear_transpose(lambda x: program.bind(X, x), X)
+    same(pull([X, np.float32(2)]), (np.sin(X) * X + 2,))
+
+
+def test_derivatives_are_made_once() -> None:
+    program = Program(imported(recurrent, *ARGS))
+    for _ in range(2):
+        jax.grad(lambda w: jnp.sum(program.bind(ARGS[0], w, ARGS[2])[0]))(ARGS[1])  # noqa: B023
+    assert len(program.derived) == 1
+    jax.vmap(program.bind)(*(np.stack([a, a]) for a in ARGS))
+    assert len(program.derived) == 2
+
+
+def test_integers_have_float0_tangents() -> None:
+    def fn(i: Any, x: Any) -> Any:
+        return x * i, i + 1
+
+    program = Program(imported(fn, 3, 2.0))
+    zero = np.zeros((), jax.dtypes.float0)
+    wanted = jax.jvp(fn, (3, 2.0), (zero, 1.0))
+    same(jax.jvp(lambda *a: tuple(program.bind(*a)), (3, 2.0), (zero, 1.0)), wanted)
+    same(
+        jax.grad(lambda i, x: program.bind(i, x)[0], (0, 1), allow_int=True)(3, 2.0),
+        jax.grad(lambda i, x: fn(i, x)[0], (0, 1), allow_int=True)(3, 2.0),
+    )
+
+
+def test_derivatives_of_foreign_operations() -> None:
+    def fn(x: Any) -> Any:
+        return jnp.linalg.cholesky(x @ x.T + 3 * jnp.eye(3)).sum() + jax.scipy.special.gammaln(x + 5).sum()
+
+    program = Program(imported(fn, ARGS[1]))
+    run = lambda x: program.bind(x)[0]  # noqa: E731
+    same(jax.value_and_grad(run)(ARGS[1]), jax.value_and_grad(fn)(ARGS[1]))
+    same(jax.hessian(run)(ARGS[1]), jax.hessian(fn)(ARGS[1]))
+    stacked = np.stack([ARGS[1], 2 * ARGS[1]])
+    same(jax.vmap(jax.grad(run))(stacked), jax.vmap(jax.grad(fn))(stacked))
+
+
+# ------------------------------------------------------------------------------------------------ export
+@pytest.mark.parametrize("platforms", [("cpu",), ("cpu", "cuda", "tpu")])
+def test_export(platforms: tuple[str, ...]) -> None:
+    @jax.jit
+    def inner(x: Any) -> Any:
+        return jnp.linalg.cholesky(x @ x.T + 3 * jnp.eye(3)) @ jax.random.normal(jax.random.key(0), (3, 3))
+
+    def fn(x: Any) -> Any:
+        return jnp.sum(inner(inner(x)) ** 2)
+
+    program = Program(imported(fn, ARGS[1]))
+    exported = jax.export.export(jax.jit(program.bind), platforms=platforms)(ARGS[1])
+    same(exported.call(ARGS[1])[0], fn(ARGS[1]))
+    gradient = jax.export.export(jax.jit(jax.grad(lambda x: program.bind(x)[0])), platforms=platforms)(
+        ARGS[1]
+    )
+    same(gradient.call(ARGS[1]), jax.grad(fn)(ARGS[1]))
+
+
+# ------------------------------------------------------------------------------------------------ errors
+def test_programs_must_be_free_of_effects() -> None:
+    b = Builder()
+    function = b.function("f", [], [b.read(cell=Cell("w", F))])
+    with pytest.raises(IRTypeError, match=r"@f touches \$w: run thread-state"):
+        Program(function)
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ([X], "takes 2 arguments, not 1"),
+        ([X, X[0]], r"argument 1 of @f is .*float32\[3\].*, not f32\[2,3\]"),
+        ([X, X.astype(np.int32)], r"argument 1 of @f is .*int32\[2,3\]"),
+    ],
+)
+def test_arguments_are_checked(args: list[Any], message: str) -> None:
+    b = Builder()
+    x, y = b.param(F), b.param(F)
+    with pytest.raises(IRTypeError, match=message):
+        bind_function(b.function("f", [x, y], [b.add(x, y)]), *args)
+
+
+def test_wide_programs_need_wide_arrays() -> None:
+    b = Builder()
+    x = b.param(Type.parse("f64[]"))
+    with pytest.raises(IRTypeError, match="jax_enable_x64"):
+        bind_function(b.function("f", [x], [x]), 1.0)
