@@ -65,7 +65,7 @@ def stack(parts: Sequence[Array], type: Type) -> Array:
         return np.stack(parts)
     if type.dtype.numpy is not None:
         return first.__array_namespace__().stack(parts)
-    whole = first[None].repeat(len(parts), axis=0)
+    whole = first[None][np.zeros(len(parts), int)]
     for i, part in enumerate(parts):
         whole = whole.at[i].set(part)
     return whole

@@ -14,7 +14,8 @@ def excerpt(lines: Sequence[str], line: int, column: int, file: str = "") -> str
     start = max(0, column - _WIDTH) if column > _WIDTH else 0
     text = lines[line - 1] if 1 <= line <= len(lines) else ""
     pointer = " " * (column - 1 - start + (1 if start else 0)) + "^"
-    return "\n".join([*shown, f"  {line} | {_cut(text, start)}", f"  {'':>{digits}} | {pointer}"])
+    shown += [f"  {line} | {_cut(text, start)}", f"  {'':>{digits}} | {pointer}"]
+    return "\n".join(part.rstrip() for part in shown)
 
 
 def _cut(line: str, start: int) -> str:

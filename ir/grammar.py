@@ -100,9 +100,9 @@ def _unexpected(text: Text, e: lark.UnexpectedToken) -> tuple[tuple[int, int], s
     found = str(e.token)
     if e.token.type == "$END" or (e.token.end_pos is not None and e.token.end_pos > len(text.text)):
         lines = text.text.split("\n")
-        return (len(lines), len(lines[-1]) + 1), f"unexpected end of the text{_expected(e.expected)}"
+        return (len(lines), len(lines[-1]) + 1), f"unexpected end of the text{_expected(e.accepts)}"
     shown = "end of line" if found.startswith("\n") else repr(found[:40])
-    return (e.line, e.column), f"unexpected {shown}{_expected(e.expected)}"
+    return (e.line, e.column), f"unexpected {shown}{_expected(e.accepts)}"
 
 
 _SHOWN = {

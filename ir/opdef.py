@@ -326,6 +326,10 @@ class StructuredOp(OpDef):
         """Emits the transposed operation; `op` has linear operands or effects."""
 
     @abstractmethod
+    def batched_results(self, walk: Any, op: Operation, batched: tuple[bool, ...]) -> tuple[bool, ...]:
+        """Which results carry a batch axis if the flagged operands do; `walk.region` answers it for a region."""
+
+    @abstractmethod
     def batch(self, ctx: Any, op: Operation) -> None:
         """Emits the operation with a leading batch axis on some operands and cells."""
 

@@ -17,7 +17,6 @@ from .hooks import DumpTo, Print, Timing, Verify, together
 from .inline import Inline, inline_function
 from .linearize import Linearized, linearize_function
 from .names import Fresh
-from .names import Fresh
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
 from .spec import CellName, FunctionName
 from .standard import CANONICALISE, SIMPLIFY, canonicalise_function, simplify_function
@@ -35,7 +34,6 @@ __all__ = [
     "Fold",
     "ForwardMode",
     "ForwardState",
-    "Fresh",
     "Fresh",
     "FunctionName",
     "Gradient",

@@ -146,33 +146,48 @@ def _without_dead_writes(region: Region, dead: frozenset[Cell]) -> Region:
 
     `dead` are the cells of which nobody needs what they hold at the end.
     """
-    kept: list[Operation] = []
-    unseen = set(dead)
-    for op in reversed(region.operations):
-        new = _step_back(op, unseen)
-        if new is not None:
-            kept.append(new)
+    walk = _Backward(region, dead)
+    kept = [new for new in map(walk.step, reversed(region.operations)) if new is not None]
     return with_body(region, kept[::-1])
 
 
-def _step_back(op: Operation, unseen: set[Cell]) -> Operation | None:
-    """One step of the backward walk; `unseen` becomes what it is before `op`. None drops the operation."""
-    cell = op.attributes.get("cell")
-    if cell is None:
-        new = _inner_without_dead_writes(op, unseen)
-        unseen.difference_update(new.effects)
+class _Backward:
+    """One backward walk: the cells that are overwritten before anyone looks, and the values that are used."""
+
+    def __init__(self, region: Region, dead: frozenset[Cell]) -> None:
+        self._unseen = set(dead)
+        self._used = set(region.results)
+
+    def step(self, op: Operation) -> Operation | None:
+        """What becomes of the operation before those already walked; None if nothing needs it."""
+        cell = op.attributes.get("cell")
+        new = self._inside(op) if cell is None else self._effect(op, cell)
+        if new is not None:
+            self._used.update(new.operands)
         return new
-    effect = op.effects[cell]
-    if cell in unseen and not effect & _LOOKS:
-        return None
-    if effect == Effect.WRITE:
-        unseen.add(cell)
-    elif effect == Effect.TAKE and cell in unseen:
-        unseen.discard(cell)
-        return _read_instead(op, cell)
-    else:
-        unseen.discard(cell)
-    return op
+
+    def _effect(self, op: Operation, cell: Cell) -> Operation | None:
+        effect = op.effects[cell]
+        looks = effect & _LOOKS and op.result in self._used
+        if not looks and (effect == Effect.READ or cell in self._unseen):
+            return None
+        if effect == Effect.TAKE and cell in self._unseen:
+            self._unseen.discard(cell)
+            return _read_instead(op, cell)
+        if looks or effect == Effect.ACCUMULATE:
+            self._unseen.discard(cell)
+        else:
+            self._unseen.add(cell)
+        return op
+
+    def _inside(self, op: Operation) -> Operation:
+        found = ports(op)
+        repeats = found is None or found.repeats
+        looked_at = {c for c, e in op.effects.items() if e & _LOOKS} if repeats else frozenset[Cell]()
+        dead = frozenset(self._unseen - looked_at)
+        new = with_parts(op, regions=[_without_dead_writes(r, dead | set(r.locals)) for r in op.regions])
+        self._unseen.difference_update(new.effects)
+        return new
 
 
 def _read_instead(op: Operation, cell: Cell) -> Operation:
@@ -180,11 +195,3 @@ def _read_instead(op: Operation, cell: Cell) -> Operation:
     scope.at(_BY, op.location).read(cell=cell)
     (made,) = scope.operations
     return with_parts(made, results=op.results)
-
-
-def _inner_without_dead_writes(op: Operation, unseen: set[Cell]) -> Operation:
-    found = ports(op)
-    repeats = found is None or found.repeats
-    looked_at = {c for c, e in op.effects.items() if e & _LOOKS} if repeats else frozenset[Cell]()
-    dead = frozenset(unseen - looked_at)
-    return with_parts(op, regions=[_without_dead_writes(r, dead | set(r.locals)) for r in op.regions])

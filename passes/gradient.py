@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from stategrad.ir import Builder, Cell, Function, IRTypeError, Module, Operation, Type, Value
 
 from .linearize import LinearizeContext, Linearizer, check_active, linearize_function
+from .local_cells import with_local_cells
 from .names import Fresh, cell_named, function_named, with_own_locals
 from .pipeline import Pass, register_pass
 from .spec import CellName, FunctionName
@@ -59,13 +60,13 @@ def gradient_function(
     known = [*halves.residuals, *[None] * len(forward.tangent_params)]
     back = transposer.region_into(b, linear, known, [cotangents[i] for i in live], active)
     gradients = [*_by_args(forward, back, args), *_by_cells(forward, back, cells)]
-    _own_shadows(b, set(transposer.cotangent_cells.values()))
-    return b.function(
+    made = b.function(
         name or names.functions.fresh(f"{function.name}.gradient"),
         [*halves.params, *given, *final],
         [*halves.results, *gradients],
         function.location,
     )
+    return with_local_cells(made, transposer.cotangent_cells.values(), names)
 
 
 def jvp_function(
@@ -107,13 +108,13 @@ def jvp_function(
     found = dict(zip(live, (env.get(v, v) for v in linear.results), strict=True))
     tangents = [found.get(i) or b.zeros(function.results[i].type) for i in results]
     exits = [b.read(cell=forward.shadow(c)) if c in halves.exit else b.zeros(c.type) for c in final_cells]
-    _own_shadows(b, set(forward.run.shadows.values()))
-    return b.function(
+    made = b.function(
         name or names.functions.fresh(f"{function.name}.jvp"),
         [*halves.params, *(forward.tangent_of(i) for i in args), *seeds],
         [*halves.results, *tangents, *exits],
         function.location,
     )
+    return with_local_cells(made, forward.run.shadows.values(), names)
 
 
 class _Forward:
@@ -161,13 +162,6 @@ def _by_cells(forward: _Forward, back: TransposeContext, cells: Sequence[Cell]) 
     return [
         b.read(cell=back.cotangent_cell(s)) if s in back.exit else b.zeros(s.type) for s in shadows
     ]
-
-
-def _own_shadows(b: Builder, shadows: set[Cell]) -> None:
-    """Makes the shadow cells that the function touches its own: zero at its entry, gone at its end."""
-    mine = set(b.locals)
-    touched = dict.fromkeys(c for op in b.operations for c in op.effects)
-    b.locals.extend(c for c in touched if c in shadows and c not in mine)
 
 
 def _check_args(function: Function, args: Sequence[int]) -> None:

@@ -76,7 +76,8 @@ def _reads(region: Region) -> dict[Cell, Operation]:
 
 
 def _read_before(scope: Scope, read: Operation) -> Value:
-    location = Derived(_BY, read.location)
+    moved_before = isinstance(read.location, Derived) and read.location.by == _BY
+    location = read.location if moved_before else Derived(_BY, read.location)
     return scope.emit(read.opdef, (), read.attributes, names=[read.result.name], location=location)[0]
 
 

@@ -104,6 +104,11 @@ def _twice(scope: Folding, op: Operation) -> Value | None:
     return inner.operands[0] if inner else None
 
 
+@_identity("copy")
+def _copy(scope: Folding, op: Operation) -> Value | None:
+    return op.operands[0]
+
+
 @_identity("integer_pow")
 def _integer_pow(scope: Folding, op: Operation) -> Value | None:
     return op.operands[0] if op.attributes["y"] == 1 else None

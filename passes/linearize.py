@@ -87,7 +87,7 @@ class Linearizer:
     def __init__(self, names: Fresh) -> None:
         self.names = names
         self.activity = Activity()
-        self.threader = Threader()
+        self.threader = Threader(rename=names.functions.fresh)
         self.shadows: dict[Cell, Cell] = {}
         self._functions: dict[tuple[Function, Flags, Cells], Linearized] = {}
 

@@ -1,12 +1,12 @@
 """thread-state: every effect on every cell becomes operands and results; what is left is pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stategrad.ir import Builder, Cell, Effect, Function, Module, Operation, Region, StructuredOp, Type, Value
 
-from .names import called_functions, cell_named
+from .names import called_functions, cell_named, with_own_locals
 from .pipeline import Pass, register_pass
 from .spec import CellName
 
@@ -29,9 +29,16 @@ def thread_function(function: Function, keep: Iterable[Cell] = ()) -> Threaded:
 
 
 class Threader:
-    """One run of the pass: callees are threaded once."""
+    """One run of the pass: callees are threaded once.
 
-    def __init__(self) -> None:
+    Args:
+        only: the cells to thread; by default all. Effects on other cells stay.
+        rename: the name of the twin of a function; by default the same one.
+    """
+
+    def __init__(self, only: Collection[Cell] | None = None, rename: Callable[[str], str] = str) -> None:
+        self._only = only
+        self._rename = rename
         self._functions: dict[tuple[Function, tuple[Cell, ...]], Threaded] = {}
         self._pure: dict[Region, bool] = {}
 
@@ -44,19 +51,23 @@ class Threader:
         return found
 
     def pure(self, region: Region) -> bool:
-        """Whether nothing in the region or below it touches a cell."""
+        """Whether nothing in the region or below it touches a cell that is to be threaded."""
         found = self._pure.get(region)
         if found is None:
             inner = (r for op in region.operations for r in _bodies(op))
-            found = not (region.effects or region.locals) and all(map(self.pure, inner))
+            found = not any(map(self.wants, (*region.effects, *region.locals))) and all(map(self.pure, inner))
             self._pure[region] = found
         return found
 
+    def wants(self, cell: Cell) -> bool:
+        """Whether the cell is to be threaded."""
+        return self._only is None or cell in self._only
+
     def _thread(self, function: Function, keep: tuple[Cell, ...]) -> Threaded:
-        body = function.body
-        if not keep and self.pure(body):
+        if not keep and self.pure(function.body):
             return Threaded(function, (), ())
-        touched = tuple(dict.fromkeys((*body.effects, *keep)))
+        body = function.body if self._only is None else with_own_locals(function.body)
+        touched = tuple(filter(self.wants, dict.fromkeys((*body.effects, *keep))))
         outputs = tuple(c for c in touched if c in keep or body.effects[c].changes)
         inner = ThreadContext(self)
         entry = [inner.b.param(c.type, c.name) for c in touched]
@@ -68,7 +79,7 @@ class Threader:
         inner.b.location = body.location
         region = inner.b.region([*(v for v in entry if v in used), *params], results)
         facts = {k: v for k, v in function.attributes.items() if k != "known" or not inputs}
-        return Threaded(Function(function.name, region, facts, function.location), inputs, outputs)
+        return Threaded(Function(self._rename(function.name), region, facts, function.location), inputs, outputs)
 
 
 class ThreadContext:
@@ -88,11 +99,11 @@ class ThreadContext:
 
     def changed(self, op: Operation) -> tuple[Cell, ...]:
         """The cells that the operation may change."""
-        return tuple(c for c, e in op.effects.items() if e.changes)
+        return tuple(c for c, e in op.effects.items() if e.changes and self.run.wants(c))
 
     def fixed(self, op: Operation) -> tuple[Cell, ...]:
         """The cells that the operation only reads."""
-        return tuple(c for c, e in op.effects.items() if not e.changes)
+        return tuple(c for c, e in op.effects.items() if not e.changes and self.run.wants(c))
 
     def now(self, cells: Iterable[Cell]) -> list[Value]:
         """What the cells hold at this point."""
@@ -156,7 +167,8 @@ class ThreadContext:
     def inline(self, region: Region, args: Sequence[Value]) -> list[Value]:
         """Threads the operations of a region into this place; gives its results."""
         self._env.update(zip(region.params, args, strict=True))
-        self._now.update(dict.fromkeys(region.locals))
+        self._now.update(dict.fromkeys(filter(self.run.wants, region.locals)))
+        self.b.locals.extend(c for c in region.locals if not self.run.wants(c))
         for op in region.operations:
             self._step(op)
         return [self._env[v] for v in region.results]
@@ -169,7 +181,7 @@ class ThreadContext:
             else:
                 self.b.location = op.location
                 op.opdef.thread(self, op)
-        elif op.effects:
+        elif any(map(self.run.wants, op.effects)):
             self._effect(op)
         else:
             self.bind(op, self.b.copy(op, self.operands(op)))

@@ -16,7 +16,7 @@ from stategrad.ir import OpDef, Operation, Region, Type, Value
 from stategrad.ir.opdef import PURE, Effects, Tangents
 
 from . import jax_compat as compat
-from .foreign_program import ForeignProgram, jvp_program
+from .foreign_program import ForeignProgram, jvp_program, parameter_key
 
 EFFECTS, CONTEXT = "jax_effects", "jax_context"
 """Attributes beside the primitive's parameters, there only where they say something."""
@@ -96,7 +96,7 @@ class ForeignOp(OpDef):
         equation = compat.equation(
             self.primitive, params, before, after, self.jax_effects(op), context, _traceback(op.location)
         )
-        return hlo.equation(equation, operands)
+        return hlo.equation(equation, operands, op.location)
 
     # ------------------------------------------------------------------ rules
     def jvp_of(
@@ -105,7 +105,7 @@ class ForeignOp(OpDef):
         active = tuple(t is not None for t in tangents)
         if not any(active) or not any(r.type.differentiable for r in op.results):
             return [None] * len(op.results)
-        program = self._rule("jvp", op, active, lambda *apply: jvp_program(*apply, active, self._import))
+        program = self._rule("jvp", op, active, lambda *apply: jvp_program(op, *apply, active, self._import))
         found = iter(program.emit(b, [*operands, *results, *(t for t in tangents if t is not None)]))
         return [next(found) if given else None for given in program.given]
 
@@ -168,7 +168,7 @@ class ForeignOp(OpDef):
     def _derive(
         self, kind: str, types: Sequence[Type], attributes: Mapping[str, Any], pattern: Hashable, make: Callable[[], Any]
     ) -> Any:
-        key = (kind, tuple(types), pattern, tuple((k, _Parameter(v)) for k, v in attributes.items()))
+        key = (kind, tuple(types), pattern, parameter_key(attributes))
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = make()
@@ -177,27 +177,6 @@ class ForeignOp(OpDef):
         else:
             self._kept.move_to_end(key)
         return found
-
-
-class _Parameter:
-    """A parameter as part of a key: by value and class, or by identity where it has no hash. Keeps it alive."""
-
-    __slots__ = ("_hash", "value")
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        try:
-            self._hash: int | None = hash(value)
-        except TypeError:
-            self._hash = None
-
-    def __hash__(self) -> int:
-        return id(self.value) if self._hash is None else self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Parameter) or type(self.value) is not type(other.value):
-            return False
-        return self.value is other.value or (self._hash is not None and bool(self.value == other.value))
 
 
 def _split(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:

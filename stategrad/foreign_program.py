@@ -1,6 +1,6 @@
 """The programs that JAX's rules for one primitive turn into, and how they are put where they are needed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ import jax
 from stategrad.ir import Builder, Function, Operation, Region, Value, clone_region
 
 from . import jax_compat as compat
+
+_USERS = ("jax.custom_jvp_call", "jax.custom_vjp_call")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,36 +44,107 @@ class ForeignProgram:
 
 
 def jvp_program(
+    op: Operation,
     apply: Callable[..., list[Any]],
     avals: Sequence[Any],
     results: Sequence[Any],
     active: Sequence[bool],
     import_program: Callable[[Any, str], Function],
 ) -> ForeignProgram:
-    """The tangents of a primitive: parameters are its operands, its results, and the tangents of `active` operands."""
-    given: list[bool] = []
+    """The tangents of a primitive: parameters are its operands, its results, and the tangents of `active` operands.
+
+    Args:
+        op: an application of the primitive.
+        apply: applies the primitive to values of JAX.
+        avals, results: the JAX types of its operands and results.
+    """
+    seeds = [a for a, flag in zip(avals, active, strict=True) if flag]
+    found: list[ForeignProgram] = []
+    for push in (compat.push_forward, _linearized):
+        given: list[bool] = []
+        closed = jax.make_jaxpr(_pushed(push, apply, active, given))(*avals, *seeds)
+        found.append(_beside(op, import_program(closed, "jvp").body, tuple(given)))
+        linear = found[-1].params[len(avals) + len(results) :]
+        if not _mixes(found[-1].operations, set(linear)):
+            break
+    return found[-1]
+
+
+_Push = Callable[[Callable[..., list[Any]], Sequence[Any], Sequence[Any]], list[tuple[Any, Any]]]
+
+
+def _pushed(
+    push: _Push, apply: Callable[..., list[Any]], active: Sequence[bool], given: list[bool]
+) -> Callable[..., list[Any]]:
+    """A function of operands and tangents: the results, and those of their tangents that it notes in `given`."""
 
     def rule(*values: Any) -> list[Any]:
-        primals, rest = values[: len(avals)], iter(values[len(avals) :])
-        pairs = compat.push_forward(apply, primals, [next(rest) if flag else None for flag in active])
+        n = len(active)
+        rest = iter(values[n:])
+        pairs = push(apply, values[:n], [next(rest) if flag else None for flag in active])
         given[:] = [t is not None for _, t in pairs]
         return [*(x for x, _ in pairs), *(t for _, t in pairs if t is not None)]
 
-    seeds = [a for a, flag in zip(avals, active, strict=True) if flag]
-    function = import_program(jax.make_jaxpr(rule)(*avals, *seeds), "jvp")
-    return _beside(function, len(avals), len(results), tuple(given))
+    return rule
 
 
-def _beside(function: Function, operands: int, results: int, given: tuple[bool, ...]) -> ForeignProgram:
+def _linearized(
+    apply: Callable[..., list[Any]], primals: Sequence[Any], tangents: Sequence[Any]
+) -> list[tuple[Any, Any]]:
+    """What `push_forward` gives, with the primal part of loops apart from their linear part, which is dearer to trace."""
+    active = [t is not None for t in tangents]
+
+    def forward(*free: Any) -> list[Any]:
+        each = iter(free)
+        return apply(*(next(each) if flag else x for flag, x in zip(active, primals, strict=True)))
+
+    free = [x for x, flag in zip(primals, active, strict=True) if flag]
+    found, push = jax.linearize(forward, *free)
+    pushed = push(*(t for t in tangents if t is not None))
+    return [(x, None if t.dtype == jax.dtypes.float0 else t) for x, t in zip(found, pushed, strict=True)]
+
+
+def _mixes(operations: Iterable[Operation], linear: set[Value]) -> bool:
+    """Whether a loop carries values that depend on `linear` ones beside values that do not: no linear program does."""
+    for op in operations:
+        flags = [v in linear for v in op.operands]
+        if not any(flags):
+            continue
+        if op.name == "scan" and not all(flags[: op.attributes["carry"]]):
+            return True
+        for region in op.regions:
+            inner = op.operands[len(op.operands) - len(region.params) :]
+            if _mixes(region.operations, {p for p, v in zip(region.params, inner, strict=True) if v in linear}):
+                return True
+        linear.update(op.results)
+    return False
+
+
+def _beside(op: Operation, body: Region, given: tuple[bool, ...]) -> ForeignProgram:
     """The part of a jvp that gives tangents, for a place where the primal results are already there."""
-    body = function.body
-    primal, tangents = body.results[:results], body.results[results:]
-    stand_ins = [Value(v.type, v.name) for v in primal]
-    known = {v: s for v, s in zip(primal, stand_ins, strict=True) if v not in body.params}
-    needed = _needed(body, tangents, known)
-    operations = tuple(_on(op, known) for op in needed)
-    params = (*body.params[:operands], *stand_ins, *body.params[operands:])
+    n, tangents = len(op.operands), body.results[len(op.results) :]
+    stand_ins = [Value(v.type, v.name) for v in op.results]
+    known = _known(op, body, stand_ins)
+    operations = tuple(_on(each, known) for each in _needed(body, tangents, known))
+    params = (*body.params[:n], *stand_ins, *body.params[n:])
     return ForeignProgram(params, operations, tuple(known.get(v, v) for v in tangents), given)
+
+
+def _known(op: Operation, body: Region, results: Sequence[Value]) -> dict[Value, Value]:
+    """What in the jvp equals a result of the operation itself.
+
+    That is the same primitive on the same operands. What the jvp gives as primal results may differ from it where
+    the primitive's results mean nothing (above the diagonal in `cholesky`), except in the user's own rules.
+    """
+    known: dict[Value, Value] = {}
+    operands, key = body.params[: len(op.operands)], parameter_key(op.attributes)
+    for each in body.operations:
+        if each.opdef is op.opdef and each.operands == operands and parameter_key(each.attributes) == key:
+            known.update(zip(each.results, results, strict=True))
+    if op.name in _USERS:
+        primal = zip(body.results, results, strict=False)
+        known.update((v, result) for v, result in primal if v not in body.params)
+    return known
 
 
 def _needed(body: Region, results: Iterable[Value], known: dict[Value, Value]) -> list[Operation]:
@@ -90,3 +163,30 @@ def _on(op: Operation, known: dict[Value, Value]) -> Operation:
         return op
     operands = tuple(known.get(v, v) for v in op.operands)
     return Operation(op.opdef, operands, op.results, op.attributes, op.regions, op.location)
+
+
+# ---------------------------------------------------------------------------------------------- keys
+class _Parameter:
+    """A parameter as part of a key: by value and class, or by identity where it has no hash. Keeps it alive."""
+
+    __slots__ = ("_hash", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        try:
+            self._hash: int | None = hash(value)
+        except TypeError:
+            self._hash = None
+
+    def __hash__(self) -> int:
+        return id(self.value) if self._hash is None else self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Parameter) or type(self.value) is not type(other.value):
+            return False
+        return self.value is other.value or (self._hash is not None and bool(self.value == other.value))
+
+
+def parameter_key(attributes: Mapping[str, Any]) -> Hashable:
+    """A key for the parameters of a primitive, whatever they are."""
+    return tuple((name, _Parameter(value)) for name, value in attributes.items())

@@ -274,15 +274,18 @@ def with_tokens(tokens: Any, values: Sequence[Any]) -> Any:
     return mlir.TokenSet(dict(zip((effect for effect, _ in tokens.items()), values, strict=True)))
 
 
-def lower_equation(ctx: Any, equation: Any, operands: Sequence[Any], tokens: Any) -> tuple[list[Any], Any]:
-    """Lowers one equation of a jaxpr by JAX's own rules; gives its results and the tokens after it."""
-    variables = [core.Var(v.aval) for v in equation.invars]
-    outer = equation.replace(invars=variables)
-    jaxpr = core.Jaxpr([], variables, equation.outvars, [outer], equation.effects, _debug_info())
+def lower_equation(
+    ctx: Any, equation: Any, operands: Sequence[Any], tokens: Any, name: str
+) -> tuple[list[Any], Any]:
+    """Lowers one equation of a jaxpr by JAX's own rules; gives its results and the tokens after it.
+
+    A `name` that is not empty joins those that JAX writes into the locations.
+    """
+    jaxpr = core.Jaxpr([], equation.invars, equation.outvars, [equation], equation.effects, _debug_info())
     found, tokens = mlir.jaxpr_subcomp(
         ctx.module_context,
         jaxpr,
-        ctx.name_stack,
+        ctx.name_stack.extend(name) if name else ctx.name_stack,
         tokens,
         (),
         *operands,
@@ -290,7 +293,7 @@ def lower_equation(ctx: Any, equation: Any, operands: Sequence[Any], tokens: Any
         const_lowering=ctx.const_lowering,
         outer_traceback=ctx.traceback,
     )
-    return mlir.flatten_ir_values(found), tokens
+    return list(found), tokens
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The importer's entries for constants and elementwise primitives of jax.lax.
 
-An entry is `(b, params, operands, types) -> value or values`. NotImplemented, like an IRTypeError of a row, means
-that the equation becomes a foreign operation.
+An entry is `(b, params, operands, types) -> value or values`. NotImplemented, or an IRTypeError of a row,
+makes the equation a foreign operation.
 """
 
 import math

@@ -23,7 +23,8 @@ class _Naming(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         module = super().__call__(*args, **kwargs)
         for path, state in graph.walk(module):
-            state.suggest_name(".".join(map(str, path)))
+            if not any(isinstance(key, tuple) for key in path):  # a mapping by paths refers to another object
+                state.suggest_name(".".join(map(str, path)))
         return module
 
 

@@ -53,10 +53,10 @@ class State:
         StateError: it is created inside a raw JAX transformation, or holds another State.
     """
 
-    __slots__ = ("__weakref__", "_name", "_named", "_slots", "_structure", "cell", "tag")
+    __slots__ = ("__weakref__", "_name", "_name_from", "_slots", "_structure", "cell", "tag")
 
     def __init__(self, value: Any, name: str | None = None, *, tag: str | None = None) -> None:
-        self._named = name is not None
+        self._name_from = "nothing" if name is None else "user"
         self._name = name if name is not None else f"state{next(_numbers)}"
         self.tag = tag
         arrays, self._structure = split(value, self._name)
@@ -73,9 +73,10 @@ class State:
         return self._name
 
     def suggest_name(self, name: str) -> None:
-        """Takes another name, such as the path in a Module, unless the State was given one when it was made."""
-        if not self._named:
+        """Takes a path in a Module as its name, unless it was given one; a longer path to the same end wins."""
+        if self._name_from == "nothing" or (self._name_from == "path" and name.endswith(f".{self._name}")):
             self._name = self.cell.name = name
+            self._name_from = "path"
 
     @property
     def value(self) -> Any:

@@ -44,12 +44,15 @@ class Structure:
         self.single = tree == _LEAF and statics == (None,)
         self._hash = hash((tree, statics))
 
-    def build(self, arrays: Sequence[Any]) -> Any:
-        """The value with these arrays in its array leaves."""
+    def build(self, arrays: Sequence[Any], statics: bool = True) -> Any:
+        """The value with these arrays in its array leaves; without `statics`, None stands for the other leaves."""
         if self.single:
             return arrays[0]
         each = iter(arrays)
-        return self.tree.unflatten([next(each) if s is None else s.value for s in self.statics])
+        rest = (s.value if s is not None and statics else None for s in self.statics)
+        return self.tree.unflatten(
+            [next(each) if s is None else r for s, r in zip(self.statics, rest, strict=True)]
+        )
 
     def leaf_names(self) -> list[str]:
         """For each array leaf its path as text: `.a.0.weight`, or nothing for a State that is one array."""

@@ -140,7 +140,7 @@ def jvp_function(function: Function) -> Function:
 
 
 def vjp_function(jvp: Function, known: int) -> Function:
-    """The transpose of `jvp` in all but the first `known` parameters: those and cotangents give cotangents."""
+    """The transpose of `jvp` in all but the first `known` parameters; it takes those and cotangents."""
     b = Builder()
     params = [b.param(v.type) for v in jvp.params[:known]]
     env = dict(zip(jvp.params, params, strict=False))
@@ -279,7 +279,7 @@ def check_text(row: Row, sample: Sample) -> None:
 
 
 def check_may_be_nan(row: Row, sample: Sample) -> None:
-    """Where the largest, smallest and no numbers at all give a result that is not finite, the row admits it."""
+    """Where the largest or smallest numbers or zeros give a result that is not finite, the row says so."""
     (op,) = program(row, [sample]).body.operations
     for seed in range(0 if row.may_be_nan else 4):
         rng = np.random.default_rng(seed)
@@ -289,6 +289,9 @@ def check_may_be_nan(row: Row, sample: Sample) -> None:
 
 
 def _extremes(type: Type, rng: np.random.Generator) -> np.ndarray:
+    if type.dtype.kind == "c":
+        part = type.with_dtype(dtype("f32" if type.dtype.name == "c64" else "f64"))
+        return (_extremes(part, rng) + 1j * _extremes(part, rng)).astype(type.dtype.numpy)
     limits = ml_dtypes.finfo(type.dtype.numpy)
     return rng.choice(
         np.array([0, 1, limits.tiny, -1, limits.max, limits.min]).astype(type.dtype.numpy), type.shape

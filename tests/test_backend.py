@@ -25,10 +25,8 @@ from stategrad.ir import (
     Source,
     Type,
     dtype,
-    lookup,
+    evaluate,
 )
-from stategrad.ir.dtypes import _BY_NAME
-from stategrad.ir.evaluate import evaluate
 
 F = Type.parse("f32[2,3]")
 X = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
@@ -50,7 +48,10 @@ def same(found: Any, wanted: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ types
-@pytest.mark.parametrize("name", [*_BY_NAME, "key<fry>", "key<rbg>"])
+NAMES = "bool i2 i4 i8 i16 i32 i64 u2 u4 u8 u16 u32 u64 bf16 f16 f32 f64 c64 c128 f8_e4m3fn f8_e5m2 f4_e2m1fn"
+
+
+@pytest.mark.parametrize("name", [*NAMES.split(), "key<fry>", "key<rbg>"])
 def test_types_go_to_jax_and_back(name: str) -> None:
     of = Type(dtype(name), (2, 3))
     assert jax_compat.type_of_aval(jax_compat.aval_of_type(of)) == of
@@ -379,7 +380,7 @@ def test_linear_programs_transpose() -> None:
 def test_derivatives_are_made_once() -> None:
     program = Program(imported(recurrent, *ARGS))
     for _ in range(2):
-        jax.grad(lambda w: jnp.sum(program.bind(ARGS[0], w, ARGS[2])[0]))(ARGS[1])  # noqa: B023
+        jax.grad(lambda w: jnp.sum(program.bind(ARGS[0], w, ARGS[2])[0]))(ARGS[1])
     assert len(program.derived) == 1
     jax.vmap(program.bind)(*(np.stack([a, a]) for a in ARGS))
     assert len(program.derived) == 2

@@ -159,6 +159,23 @@ def test_states_are_named_by_their_path_in_the_outermost_module() -> None:
     ]
 
 
+class Optimizer(nn.Module):
+    """Holds the States of another Module without owning them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.by_path = model.states()
+        self.in_a_row = list(self.by_path.values())
+        self.velocity = State(jnp.zeros(1))
+
+
+def test_who_only_refers_to_a_state_does_not_name_it() -> None:
+    block = Block()
+    before = [state.name for state in block.states().values()]
+    optimizer = Optimizer(block)
+    assert [state.name for state in block.states().values()] == before
+    assert optimizer.velocity.name == "velocity"
+
+
 def test_a_module_prints_as_a_person_reads_it() -> None:
     expected = """\
         Block(

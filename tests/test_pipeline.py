@@ -114,7 +114,10 @@ def test_text_round_trip(own_passes, text):
 
 
 def test_spaces_and_defaults_are_free(own_passes):
-    assert str(parse_pipeline(" dce{ } ,\n every-option{of=@f,scale=1.0,wrt=[]}")) == "dce, every-option{of = @f}"
+    assert (
+        str(parse_pipeline(" dce{ } ,\n every-option{of=@f,scale=1.0,wrt=[]}"))
+        == "dce, every-option{of = @f}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,9 +127,15 @@ def test_spaces_and_defaults_are_free(own_passes):
         ("every-option", "every-option needs the option of: every-option{of = …}"),
         ("every-option{of = $w}", "option of of every-option is a function as in @f, not $w"),
         ("every-option{of = w}", "option of of every-option is a function as in @f, not 'w'"),
-        ("every-option{of = @f, wrt = $w}", "option wrt of every-option is a list with each item a cell as in $s"),
+        (
+            "every-option{of = @f, wrt = $w}",
+            "option wrt of every-option is a list with each item a cell as in $s",
+        ),
         ("every-option{of = @f, flag = 1}", "option flag of every-option is true or false, not 1"),
-        ("every-option{of = @f, count = true}", "option count of every-option is an integer or none, not True"),
+        (
+            "every-option{of = @f, count = true}",
+            "option count of every-option is an integer or none, not True",
+        ),
         ('every-option{of = @f, mode = "big"}', "one of 'fast', 'small', not 'big'"),
         ("dce{of = @f}", "dce has no option 'of'; its options are: keep"),
         ("cse{of = @f}", "cse has no option 'of'; its options are: none"),
@@ -138,7 +147,9 @@ def test_errors_of_the_text(own_passes, text, message):
         parse_pipeline(text)
 
 
-@pytest.mark.parametrize(("text", "column"), [("dce cse", 5), ("dce,, cse", 5), ("dce{keep = [@f}", 15), ("dce{", 5)])
+@pytest.mark.parametrize(
+    ("text", "column"), [("dce cse", 5), ("dce,, cse", 5), ("dce{keep = [@f}", 15), ("dce{", 5)]
+)
 def test_syntax_errors_point_at_the_place(text, column):
     with pytest.raises(PassTextError) as caught:
         parse_pipeline(text)
@@ -178,7 +189,11 @@ def test_hooks_see_the_input_and_every_result(own_passes):
     seen = []
     module = parse(PROGRAM)
     result = parse_pipeline("cse, dce").run(module, seen.append)
-    assert [(s.index, s.title, s.changed) for s in seen] == [(0, "input", True), (1, "cse", False), (2, "dce", True)]
+    assert [(s.index, s.title, s.changed) for s in seen] == [
+        (0, "input", True),
+        (1, "cse", False),
+        (2, "dce", True),
+    ]
     assert seen[0].module is seen[1].module is module
     assert seen[2].module is result
     assert all(s.seconds > 0 for s in seen[1:])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Value
-from ..opdef import Jvp, Linear, Sample, Tangents, Undefined, sample
-from .common import elementwise, like, slopes, total
+from ..opdef import Jvp, Linear, Sample, Tangents, Undefined, row, sample
+from .common import alike, batch, elementwise, like, slopes, total
 
 if TYPE_CHECKING:
     from ..build import Builder
@@ -169,13 +169,14 @@ for _name, _doc, _evaluate in (
     )
 
 
-elementwise(
-    "nextafter",
-    "The number next to x in the direction of y.",
-    "f",
-    np.nextafter,
-    Undefined("jax.lax has none either"),
-    "chlo.next_after",
-    _pair("f32[4]"),
-    nan=True,
+row(
+    name="nextafter",
+    doc="The number next to x in the direction of y.",
+    type_rule=alike("f", 2),
+    evaluate=np.nextafter,  # in the type itself: in a wider one the next number is another
+    derivative=Undefined("jax.lax has none either"),
+    batch=batch,
+    lower="chlo.next_after",
+    may_be_nan=True,
+    samples=(_pair("f32[4]"), _pair("bf16[4]"), _pair("f16[4]")),
 )

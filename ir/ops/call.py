@@ -73,10 +73,13 @@ class Call(StructuredOp):
         ctx.leave(op, callee.exit)
 
     # -------------------------------------------------------------------------------------------- batching, lowering
+    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
+        return walk.region(op.attributes["callee"].body, batched)
+
     def batch(self, ctx: Any, op: Operation) -> None:
-        callee, flags = ctx.function(op.attributes["callee"], ctx.flags(op))
-        results = ctx.emit(op, [ctx.value(v) for v in op.operands], {"callee": callee})
-        ctx.bind(op, results, flags)
+        flags = self.batched_results(ctx.walk, op, ctx.flags(op))
+        callee = ctx.function(op.attributes["callee"], ctx.flags(op), flags)
+        ctx.bind(op, ctx.emit(op, [ctx.value(v) for v in op.operands], {"callee": callee}), flags)
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         return hlo.call(op.attributes["callee"], operands)

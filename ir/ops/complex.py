@@ -121,6 +121,7 @@ row(
     derivative=Jvp(_abs_jvp),
     batch=batch,
     lower="abs",
+    may_be_nan=True,
     samples=(
         sample("f32[2,3]"),
         sample("bf16[3]"),

@@ -113,15 +113,18 @@ class Cond(StructuredOp):
         ctx.leave(op, frozenset().union(*(c.exit for c in children)))
 
     # -------------------------------------------------------------------------------------------- batching, lowering
+    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
+        found = [walk.region(r, batched[1:]) for r in op.regions]
+        return tuple(batched[0] or any(column) for column in zip(*found, strict=True))
+
     def batch(self, ctx: Any, op: Operation) -> None:
         """Where the index differs along the batch, all branches run and the results are selected."""
         index, *args = op.operands
-        flags = ctx.flags(op)[1:]
-        found = [ctx.walk.region(r, flags) for r in op.regions]
-        yielded = tuple(ctx.is_batched(index) or any(column) for column in zip(*found, strict=True))
+        differs, *flags = ctx.flags(op)
+        yielded = self.batched_results(ctx.walk, op, (differs, *flags))
         operands = [ctx.value(v) for v in args]
-        regions = [ctx.region(r, flags, yielded) for r in op.regions]
-        if ctx.is_batched(index):
+        regions = [ctx.region(r, tuple(flags), yielded) for r in op.regions]
+        if differs:
             results = ctx.choose(op, ctx.value(index), [ctx.inline(r, operands) for r in regions])
         else:
             results = ctx.emit(op, [ctx.value(index), *operands], op.attributes, regions)

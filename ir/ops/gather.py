@@ -179,7 +179,7 @@ ROWS_OF = {
 }
 """The attributes that pick rows of a matrix, as `x[indices]` does."""
 
-_PLACES = {"ints": (-1, 4)}
+_AROUND = (-1, 4)
 _EACH_ITS_OWN = {
     **ROWS_OF,
     "offset_dims": (),
@@ -200,12 +200,12 @@ row(
     batch=_gather_batch,
     lower=_gather_lower,
     samples=(
-        sample("f32[3,2]", "i32[4,1]", **ROWS_OF, slice_sizes=(1, 2), **_PLACES),
-        sample("f32[3,2]", "i32[4,1]", **{**ROWS_OF, "mode": "fill"}, slice_sizes=(1, 1), **_PLACES),
+        sample("f32[3,2]", "i32[4,1]", **ROWS_OF, slice_sizes=(1, 2), ints=_AROUND),
+        sample("f32[3,2]", "i32[4,1]", **{**ROWS_OF, "mode": "fill"}, slice_sizes=(1, 1), ints=_AROUND),
         sample("f32[3,2]", "u8[2,1]", **{**ROWS_OF, "mode": "fill"}, slice_sizes=(1, 2), ints=(0, 4)),
-        sample("f32[3,4]", "i32[2,2]", **_BLOCKS, slice_sizes=(2, 1), **_PLACES),
-        sample("f32[2,3]", "i32[2,2,1]", **_EACH_ITS_OWN, slice_sizes=(1, 1), **_PLACES),
-        sample("i32[3,2]", "i32[4,1]", **ROWS_OF, slice_sizes=(1, 2), **_PLACES),
+        sample("f32[3,4]", "i32[2,2]", **_BLOCKS, slice_sizes=(2, 1), ints=_AROUND),
+        sample("f32[2,3]", "i32[2,2,1]", **_EACH_ITS_OWN, slice_sizes=(1, 1), ints=_AROUND),
+        sample("i32[3,2]", "i32[4,1]", **ROWS_OF, slice_sizes=(1, 2), ints=_AROUND),
         sample(
             "f32[3,2]",
             "i32[1]",
@@ -226,8 +226,9 @@ row(
     lower=_gather_lower,
     may_be_nan=True,
     samples=(
-        sample("f32[3,2]", "i32[4,1]", **_FILLED, slice_sizes=(1, 2), fill_value=2.5, **_PLACES),
-        sample("i32[3,2]", "i32[4,1]", **_FILLED, slice_sizes=(1, 1), fill_value=-1, **_PLACES),
-        sample("bool[3,2]", "i32[4,1]", **_FILLED, slice_sizes=(1, 1), fill_value=True, **_PLACES),
+        sample("f32[3,2]", "i32[4,1]", **_FILLED, slice_sizes=(1, 2), fill_value=2.5, ints=_AROUND),
+        sample("i32[3,2]", "i32[4,1]", **_FILLED, slice_sizes=(1, 1), fill_value=-1, ints=_AROUND),
+        sample("bool[3,2]", "i32[4,1]", **_FILLED, slice_sizes=(1, 1), fill_value=True, ints=_AROUND),
+        sample("f32[3,2]", "i32[4,1]", **_FILLED, slice_sizes=(1, 2), fill_value=float("nan"), ints=(0, 2)),
     ),
 )

@@ -108,7 +108,9 @@ def _prod_jvp(
 ) -> Value:
     """By the product rule on halves, again and again: no division, so zeros among the factors do no harm."""
     axes = op.attributes["axes"]
-    x, t = (_flattened(b, v, axes) for v in (operands[0], tangents[0]))
+    given = tangents[0]
+    assert given is not None
+    x, t = (_flattened(b, v, axes) for v in (operands[0], given))
     while x.type.shape[0] > 1:
         x, t = _even(b, x, 1), _even(b, t, 0)
         (x0, x1), (t0, t1) = _halves(b, x), _halves(b, t)

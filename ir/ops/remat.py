@@ -75,6 +75,9 @@ class Remat(StructuredOp):
         ctx.leave(op, child.exit)
 
     # -------------------------------------------------------------------------------------------- batching, lowering
+    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
+        return walk.region(op.regions[0], batched)
+
     def batch(self, ctx: Any, op: Operation) -> None:
         (body,) = op.regions
         flags = ctx.flags(op)

@@ -184,17 +184,27 @@ class Scan(StructuredOp):
         ctx.leave(op, child.exit if op.attributes["length"] else steady.cells)
 
     # -------------------------------------------------------------------------------------------- batching, lowering
+    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
+        flags, found = self._batched_steady(walk, op, batched)
+        k = op.attributes["carry"]
+        return flags[:k] + found[k:]
+
+    def _batched_steady(self, walk: Any, op: Operation, flags: Flags) -> tuple[Flags, Flags]:
+        """Which operands, and which results of the body, carry a batch axis in every step."""
+        (body,) = op.regions
+        k = op.attributes["carry"]
+        while True:
+            found = walk.region(body, flags)
+            grown = tuple(a or (i < k and found[i]) for i, a in enumerate(flags))
+            if grown == flags:
+                return flags, found
+            flags = grown
+
     def batch(self, ctx: Any, op: Operation) -> None:
         """Time stays the leading axis of what is stacked, so the batch axis goes second there."""
         (body,) = op.regions
         k, first_const = op.attributes["carry"], self._first_const(op)
-        flags = ctx.flags(op)
-        while True:
-            found = ctx.walk.region(body, flags)
-            grown = tuple(a or (i < k and found[i]) for i, a in enumerate(flags))
-            if grown == flags:
-                break
-            flags = grown
+        flags, found = self._batched_steady(ctx.walk, op, ctx.flags(op))
         yielded = flags[:k] + found[k:]
         operands = [ctx.with_axis(v) if f else ctx.value(v) for v, f in zip(op.operands, flags, strict=True)]
         for i in range(k, first_const):

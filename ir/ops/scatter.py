@@ -1,5 +1,6 @@
 """scatter: many windows of one array replaced or added to. The attributes are explained in `windows`."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ def _scatter_transpose(
     if index == 0:
         return b.scatter(ct, indices, b.zeros(op.operands[2].type), **op.attributes)
     found = _gathered(b, op, ct, indices)
-    if op.attributes["unique_indices"]:
+    table = op.operands[1].type.shape[:-1]
+    if op.attributes["unique_indices"] or math.prod(table) <= 1:
         return found
     return b.select(_winners(b, op, indices), found, b.zeros(found.type))
 
@@ -173,14 +175,14 @@ _OWN = {
     "operand_batch_dims": (0,),
     "indices_batch_dims": (0,),
 }
-_PLACES = {"ints": (-1, 4)}
+_AROUND = (-1, 4)
 _SAMPLES = (
-    sample("f32[3,2]", "i32[2,1]", "f32[2,2]", **_FILL, **_PLACES),
-    sample("f32[3,2]", "i32[4,1]", "f32[4,2]", **ROWS_OF, **_PLACES),
+    sample("f32[3,2]", "i32[2,1]", "f32[2,2]", **_FILL, ints=_AROUND),
+    sample("f32[3,2]", "i32[4,1]", "f32[4,2]", **ROWS_OF, ints=_AROUND),
     sample("f32[3,2]", "i32[1]", "f32[2]", **_ONE),
-    sample("f32[2,3]", "i32[2,1]", "f32[2,2,2]", **_BLOCKS, **_PLACES),
-    sample("f32[2,3]", "i32[2,2,1]", "f32[2,2]", **_OWN, **_PLACES),
-    sample("i32[3]", "i32[2,1]", "i32[2]", **{**_FILL, "offset_dims": ()}, **_PLACES),
+    sample("f32[2,3]", "i32[2,1]", "f32[2,2,2]", **_BLOCKS, ints=_AROUND),
+    sample("f32[2,3]", "i32[2,2,1]", "f32[2,2]", **_OWN, ints=_AROUND),
+    sample("i32[3]", "i32[2,1]", "i32[2]", **{**_FILL, "offset_dims": ()}, ints=_AROUND),
     sample("f32[3,2]", "u8[2,1]", "f32[2,1]", **_FILL, ints=(0, 4)),
     sample("f32[3,2]", "i32[0,1]", "f32[0,2]", **_FILL),
 )

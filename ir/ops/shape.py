@@ -15,7 +15,6 @@ from .axes import (
     hidden_axes,
     inverse,
     others,
-    own,
     reshaped,
     shifted,
 )
@@ -113,8 +112,8 @@ def _broadcast_evaluate(x: Any, *, shape: Ints, dimensions: Ints) -> Any:
     aligned = [1] * len(shape)
     for n, d in zip(x.shape, dimensions, strict=True):
         aligned[d] = n
-    library = x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
-    return own(library.broadcast_to(x.reshape(aligned), shape))
+    # Arrays of keys can be reshaped and indexed, and no more.
+    return x.reshape(-1)[np.broadcast_to(np.arange(x.size).reshape(aligned), shape)]
 
 
 def _broadcast_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands: Tangents) -> Value:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..build import clone_region
 from ..core import Cell, Operation, Region, Type
 from ..dtypes import BOOL
 from ..errors import DerivativeError, IRTypeError
@@ -86,7 +87,7 @@ class While(StructuredOp):
         inner.hold(changed, inner.params[1 : 1 + len(changed)])
         inner.hold(fixed, step[len(operands) :])
         carry = inner.inline(body, [*step[:k], *step[n : len(operands)]])
-        (again,) = inner.inline(condition, [*carry, *step[k:n]])
+        (again,) = inner.inline(clone_region(condition), [*carry, *step[k:n]])
         results = ctx.emit(
             op,
             [first, *entry, *operands, *ctx.now(fixed)],
@@ -123,31 +124,35 @@ class While(StructuredOp):
         raise _no_reverse(op)
 
     # -------------------------------------------------------------------------------------------- batching, lowering
+    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
+        return self._batched_steady(walk, op, batched)[0][: op.attributes["carry"]]
+
+    def _batched_steady(self, walk: Any, op: Operation, flags: Flags) -> tuple[Flags, bool]:
+        """Which operands carry a batch axis in every step, and whether the condition does."""
+        condition, body = op.regions
+        k, n = _groups(op)
+        while True:
+            (differs,) = walk.region(condition, flags[:n])
+            found = walk.region(body, flags[:k] + flags[n:])
+            grown = tuple(differs or a or f for a, f in zip(flags[:k], found, strict=True))
+            if grown == flags[:k]:
+                return flags, differs
+            flags = grown + flags[k:]
+
     def batch(self, ctx: Any, op: Operation) -> None:
-        """Where the condition differs along the batch, every element runs until the last one is done, and a
-        finished one keeps what it has.
+        """Where the condition differs along the batch, every element runs until the last one is done, and one that
+        is done keeps what it has.
         """
         condition, body = op.regions
         k, n = _groups(op)
-        flags = ctx.flags(op)
-        masked = False
-        while True:
-            carry = flags[:k]
-            (differs,) = ctx.walk.region(condition, flags[:n])
-            masked = masked or differs
-            grown = tuple(masked or a or r for a, r in zip(carry, ctx.walk.region(body, carry + flags[n:]), strict=True))
-            if grown == carry:
-                break
-            flags = grown + flags[k:]
+        flags, differs = self._batched_steady(ctx.walk, op, ctx.flags(op))
         operands = [ctx.with_axis(v) if f else ctx.value(v) for v, f in zip(op.operands, flags, strict=True)]
-        test = ctx.region(condition, flags[:n], [masked])
-        inner = ctx.region(body, flags[:k] + flags[n:], flags[:k])
-        attributes: Mapping[str, Any] = op.attributes
-        if masked:
-            test, inner = ctx.masked_loop(test, inner, k)
-            attributes = {"carry": k, "cond_const": n - k}
-            operands = [*operands[:n], *operands[k:n], *operands[n:]]
-        ctx.bind(op, ctx.emit(op, operands, attributes, [test, inner]), flags[:k])
+        test = ctx.region(condition, flags[:n], (differs,))
+        step = ctx.region(body, flags[:k] + flags[n:], flags[:k])
+        if differs:
+            test, step = ctx.masked(op, test, step, k)
+            operands = [*operands[:n], *operands[k:]]
+        ctx.bind(op, ctx.emit(op, operands, op.attributes, [test, step]), flags[:k])
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         condition, body = op.regions

@@ -7,10 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from stategrad import jax_compat
+from stategrad.ir import Function
+from stategrad.passes import linearize_function, simplify_function, thread_function, transpose_function
 from stategrad.passes.batch import batch_function
-from stategrad.passes.linearize import linearize_function
-from stategrad.passes.thread_state import thread_function
-from stategrad.passes.transpose import transpose_function
 
 from .ir_call import Program, ir_call_p
 
@@ -32,14 +31,18 @@ class Halves:
     results: Sequence[int]
 
 
+def _program(made: Function) -> Program:
+    """What a pass made, without the local cells that it used."""
+    return Program(simplify_function(thread_function(made).function))
+
+
 def linearized(program: Program, active: Flags) -> Halves:
     """The two halves of a program, differentiated by the flagged arguments."""
 
     def make() -> Halves:
         made = linearize_function(program.function, active)
-        forward, linear = (Program(thread_function(f).function) for f in (made.fwd, made.lin))
         forwarded = [i for i in made.forwarded if isinstance(i, int)]
-        return Halves(forward, linear, made.saved, forwarded, made.results)
+        return Halves(_program(made.fwd), _program(made.lin), made.saved, forwarded, made.results)
 
     return program.derive(("linearize", active), make)
 
@@ -67,7 +70,7 @@ def transposed(program: Program, linear: Flags, given: Flags) -> tuple[Program, 
 
     def make() -> tuple[Program, Sequence[int]]:
         made = transpose_function(program.function, linear, given)
-        return Program(thread_function(made.function).function), made.results
+        return _program(made.function), made.results
 
     return program.derive(("transpose", linear, given), make)
 
@@ -92,7 +95,7 @@ def batched(program: Program, flags: Flags, size: int) -> Program:
     """The program on arguments of which the flagged ones carry a leading batch axis; all results carry it."""
 
     def make() -> Program:
-        return Program(batch_function(program.function, flags, size))
+        return _program(batch_function(program.function, flags, size))
 
     return program.derive(("batch", flags, size), make)
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from stategrad import jax_compat as compat
+from stategrad.arguments import argument_names, check_leaves
 from stategrad.ir import to_text
 from stategrad.state import LOCK
 from stategrad.trace import trace
 
-from .plan import Plan, Uncovered, bind_under_trace, refuse_states
+from .plan import Plan, Uncovered, bind_under_trace
 from .staging import Recipe, Staged, module_of, stage
 from .static import Static
 
@@ -63,8 +66,9 @@ class Engine:
             except Uncovered as missing:
                 self._pending = missing.staged
                 plan = self._plan = plan.widened(missing.staged)
-            except TypeError as error:
-                refuse_states(args, kwargs, error)
+            except TypeError:
+                leaves = jax.tree.leaves((args, kwargs))
+                check_leaves(leaves, argument_names(self.fn, args, kwargs), self.fn, "argument")
                 raise
 
     def _stage_once(self, args: Any, kwargs: Any) -> Staged:

@@ -42,7 +42,7 @@ class GradientRecipe:
         of = traced.function.name
         step = Gradient(of=of, wrt=wanted, args=args, results=results, unit=True)
         layout = _Layout(self, traced, arg_trees, tuple(cells), wanted)
-        return Derived((step,), f"{of}.gradient", layout.build, traced.results)
+        return Derived((step,), layout.build, traced.results)
 
     def _arguments(self, traced: Traced) -> tuple[tuple[int, ...], tuple[Any, ...]]:
         """Positions among the function's parameters to differentiate by, and the tree of each argument."""
@@ -143,7 +143,7 @@ class _Layout:
             by_cell[c.name] if c is not None else jax.numpy.zeros_like(slot.array)
             for c, slot in zip(cells, state.slots, strict=True)
         ]
-        return state.structure.build(found)
+        return state.structure.build(found, statics=False)
 
 
 class GradientTransform:

@@ -24,9 +24,7 @@ class AsIs:
     """The recipe of `jit`: run the function itself."""
 
     def derive(self, traced: Traced) -> Derived:
-        return Derived(
-            (), traced.function.name, lambda leaves: jax.tree.unflatten(traced.tree, leaves), traced.results
-        )
+        return Derived((), traced.tree.unflatten, traced.results)
 
 
 class Jitted:

@@ -4,39 +4,17 @@ A plan holds the slots of every State leaf that the programs of one function tou
 pytree structure of some State, or a program that touches more, makes a new one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from itertools import starmap
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from stategrad.errors import StateError
 from stategrad.state import Epochs, Slot
 from stategrad.trace import Leaf, Retyped
 
 from .staging import Staged
-
-
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
-class Output:
-    """What a compiled function returns inside: the user's result, the new values of the plan's written slots, and the
-    States that end with another type (which ones is static).
-    """
-
-    result: Any
-    written: list[Any]
-    retyped_leaves: list[Any]
-    retyped: tuple[Retyped, ...]
-
-    def tree_flatten(self) -> tuple[tuple[Any, list[Any], list[Any]], tuple[Retyped, ...]]:
-        return (self.result, self.written, self.retyped_leaves), self.retyped
-
-    @classmethod
-    def tree_unflatten(cls, retyped: tuple[Retyped, ...], children: Any) -> "Output":
-        return cls(*children, retyped)
 
 
 class Uncovered(Exception):
@@ -68,6 +46,7 @@ class Plan:
         self.structure_epoch = Epochs.structure
         self.sharing_epoch = -1
         self._stage = stage
+        self._programs: list[Staged] = []
         self.jitted = jax.jit(self._run, donate_argnums=(0,) if donate else ())
 
     def covers(self, staged: Staged) -> bool:
@@ -102,20 +81,19 @@ class Plan:
         if self.sharing_epoch != Epochs.sharing and self.donate:
             self._own()
         operands = ([s.array for s in self.written], [s.array for s in self.read], args, kwargs)
-        box: list[Output] = []
+        box: list[tuple[list[Any], dict[int, list[Any]]]] = []
         try:
-            # The result must be stored without a bytecode in between: an interrupt there would lose donated arrays.
+            # The arrays must be in the box before any bytecode runs: an interrupt in between would lose donated ones.
             box.extend(starmap(self.jitted, (operands,)))
-            output = box[0]
-            for slot, array in zip(self.written, output.written, strict=True):
+            written, results = box[0]
+            for slot, array in zip(self.written, written, strict=True):
                 slot.array = array
-            if output.retyped:
-                _retype(output)
+            ((number, leaves),) = results.items()
+            return self._programs[number].deliver(leaves, _store)
         except BaseException:
             if box:
-                _finish(self.written, box[0])
+                self._finish(*box[0])
             raise
-        return output.result
 
     def _own(self) -> None:
         """Copies the arrays that somebody else may hold, so that donating them hurts nobody."""
@@ -125,30 +103,38 @@ class Plan:
                 slot.exclusive = True
         self.sharing_epoch = Epochs.sharing
 
-    def _run(self, written: list[Any], read: list[Any], args: Any, kwargs: Any) -> Output:
+    def _finish(self, written: list[Any], results: dict[int, list[Any]]) -> None:
+        """Commits everything, after an interrupt in the middle of that."""
+        for slot, array in zip(self.written, written, strict=True):
+            slot.array = array
+        for number, leaves in results.items():
+            self._programs[number].deliver(leaves, _store)
+
+    def _run(
+        self, written: list[Any], read: list[Any], args: Any, kwargs: Any
+    ) -> tuple[list[Any], dict[int, list[Any]]]:
+        """What jax.jit traces: the new values of the written slots, and the results under the program's number.
+
+        All containers are built in: JAX makes them in C++, without a bytecode in which an interrupt could come.
+        """
         staged = self._stage(args, kwargs)
         if not self.covers(staged):
             raise Uncovered(staged)
+        self._programs.append(staged)
         values = dict(zip((*self.written_leaves, *self.read_leaves), (*written, *read), strict=True))
         operands = [values[leaf] for leaf in staged.inputs]
         leaves = jax.tree.leaves((args, kwargs))
-        results = staged.program.bind(*operands, *staged.captured, *leaves)
-        result, retyped, new = staged.split(results)
+        results, new = staged.split(staged.program.bind(*operands, *staged.captured, *leaves))
         values.update(zip(staged.outputs, new, strict=True))
-        return Output(result, [values[leaf] for leaf in self.written_leaves], retyped, staged.retyped)
+        return [values[leaf] for leaf in self.written_leaves], {len(self._programs) - 1: results}
 
 
-def _finish(slots: Sequence[Slot], output: Output) -> None:
-    for slot, array in zip(slots, output.written, strict=True):
-        slot.array = array
-    _retype(output)
+def _store(retyped: Retyped, leaves: list[Any]) -> None:
+    retyped.state.store(retyped.held.structure, leaves, exclusive=True)
 
 
-def _retype(output: Output) -> None:
-    arrays = iter(output.retyped_leaves)
-    for retyped in output.retyped:
-        new = [next(arrays) for _ in retyped.held.types]
-        retyped.state.store(retyped.held.structure, new, exclusive=True)
+def _write(retyped: Retyped, leaves: list[Any]) -> None:
+    retyped.state.write_leaves(leaves, retyped.held.structure)
 
 
 def bind_under_trace(staged: Staged, args: Any, kwargs: Any) -> Any:
@@ -156,25 +142,8 @@ def bind_under_trace(staged: Staged, args: Any, kwargs: Any) -> Any:
     states = {id(leaf.state): leaf.state for leaf in staged.inputs}
     values = {key: state.read_leaves() for key, state in states.items()}
     operands = [values[id(leaf.state)][leaf.index] for leaf in staged.inputs]
-    results = staged.program.bind(*operands, *staged.captured, *jax.tree.leaves((args, kwargs)))
-    result, retyped, new = staged.split(results)
+    found = staged.program.bind(*operands, *staged.captured, *jax.tree.leaves((args, kwargs)))
+    results, new = staged.split(found)
     for leaf, value in zip(staged.outputs, new, strict=True):
         leaf.state.rewrite_leaf(leaf.index, value)
-    arrays = iter(retyped)
-    for r in staged.retyped:
-        r.state.write_leaves([next(arrays) for _ in r.held.types], r.held.structure)
-    return result
-
-
-def refuse_states(args: Any, kwargs: Any, error: Exception) -> None:
-    """If a State hides among the arguments, says so instead of JAX's complaint.
-
-    Raises:
-        StateError: there is one.
-    """
-    for leaf in jax.tree.leaves((args, kwargs)):
-        if hasattr(leaf, "stored_leaf"):
-            raise StateError(
-                f"the State {leaf.name!r} is passed as an argument; read it inside the function through its `.value` "
-                "(a function may close over States), or pass its `.value`"
-            ) from error
+    return staged.deliver(results, _write)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stategrad.backend import Program
-from stategrad.ir import Module
+from stategrad.ir import Function, Module
 from stategrad.passes import CANONICALISE, SIMPLIFY, Hook, Pass, Pipeline, Step, ThreadState, thread_function
 from stategrad.trace import Leaf, Retyped, Traced
 
@@ -17,14 +17,13 @@ class Derived:
     """What a transform makes of a traced function.
 
     Attributes:
-        passes: they turn a module of the traced function into one that contains `entry`.
-        entry: the name of the function to run; its parameters are those of the traced function.
-        build: makes what the user gets from all results of `entry` that are not leaves of retyped States.
-        retyped_at: where among the results of `entry` the leaves of retyped States begin.
+        passes: they turn a module of the traced function into one whose last function is the one to run; that has
+            the parameters of the traced function.
+        build: makes what the user gets from all its results that are not leaves of retyped States.
+        retyped_at: where among its results the leaves of retyped States begin.
     """
 
     passes: tuple[Pass, ...]
-    entry: str
     build: Callable[[list[Any]], Any]
     retyped_at: int
 
@@ -50,12 +49,20 @@ class Staged:
     build: Callable[[list[Any]], Any]
     module: Module
 
-    def split(self, results: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
-        """What the user gets, the new leaves of retyped States, the new values of `outputs`."""
+    def split(self, results: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The results of the entry function, and the new values of `outputs`."""
         written = len(results) - len(self.outputs)
-        retyped = self.retyped_at + sum(len(r.held.types) for r in self.retyped)
-        rest = [*results[: self.retyped_at], *results[retyped:written]]
-        return self.build(rest), list(results[self.retyped_at : retyped]), list(results[written:])
+        return list(results[:written]), list(results[written:])
+
+    def deliver(self, results: list[Any], commit: Callable[[Retyped, list[Any]], None]) -> Any:
+        """What the user gets; the new leaves of each retyped State go to `commit`."""
+        if not self.retyped:
+            return self.build(results)
+        end = self.retyped_at
+        for retyped in self.retyped:
+            start, end = end, end + len(retyped.held.types)
+            commit(retyped, results[start:end])
+        return self.build([*results[: self.retyped_at], *results[end:]])
 
 
 def module_of(traced: Traced) -> Module:
@@ -70,10 +77,10 @@ def stage(traced: Traced, recipe: Recipe, hook: Hook | None = None) -> Staged:
     count = _Count(hook)
     effectful = (CANONICALISE + Pipeline(derived.passes)).run(before, count.hook)
     start = time.perf_counter()
-    threaded = thread_function(effectful.functions[derived.entry])
+    threaded = thread_function(_last(effectful))
     pure = Module.of([threaded.function])
     count.add(Step(1, ThreadState(), pure, time.perf_counter() - start))
-    entry = count.then(SIMPLIFY, pure).functions[derived.entry]
+    entry = _last(count.then(SIMPLIFY, pure))
     inputs, outputs = (tuple(traced.leaves[c] for c in cells) for cells in (threaded.inputs, threaded.outputs))
     return Staged(
         Program(entry),
@@ -85,6 +92,10 @@ def stage(traced: Traced, recipe: Recipe, hook: Hook | None = None) -> Staged:
         derived.build,
         before,
     )
+
+
+def _last(module: Module) -> Function:
+    return next(reversed(module.functions.values()))
 
 
 class _Count:
