@@ -106,9 +106,10 @@ class Printer:
 
     # ------------------------------------------------------------------------------------------ regions
     def _enter(self, region: Region) -> list[str]:
-        for cell in region.locals:
+        cells = sorted(region.locals, key=_shadows)  # what is shadowed is declared first
+        for cell in cells:
             self._cells[cell] = symbol("$", self._fresh_cell_name(cell.name))
-        declared = ", ".join([self._declaration(cell) for cell in region.locals])
+        declared = ", ".join([self._declaration(cell) for cell in cells])
         return [f"local {declared}"] if declared else []
 
     def _body(self, region: Region, indent: str, end: str) -> None:
@@ -276,6 +277,14 @@ def _lengths(op: Operation) -> list[int] | None:
     if any(type(n) is not int or n < 0 for n in given) or sum(given) > len(op.operands):
         return None
     return [*given, len(op.operands) - sum(given)]
+
+
+def _shadows(cell: Cell) -> int:
+    """How many shadows down it is to a cell that shadows nothing."""
+    count = 0
+    while cell.of is not None:
+        cell, count = cell.of, count + 1
+    return count
 
 
 def _cells_in(value: Any) -> Iterable[Cell]:

@@ -26,9 +26,14 @@ Flags = tuple[bool, ...]
 
 
 def batch_function(
-    function: Function, batched: Sequence[bool], size: int, names: Fresh | None = None
+    function: Function,
+    batched: Sequence[bool],
+    size: int,
+    names: Fresh | None = None,
+    results: Sequence[bool] | None = None,
 ) -> Function:
-    """The function on parameters of which the flagged ones carry a leading axis of that size; every result does.
+    """The function on parameters of which the flagged ones carry a leading axis of that size; every result does, or
+    those flagged in `results`, among which must be all that depend on a flagged parameter: see `BatchWalk`.
 
     Raises:
         IRError: the function touches cells; thread-state comes first.
@@ -40,7 +45,7 @@ def batch_function(
         raise IRError(f"@{function.name} touches {cells}: run thread-state before batch")
     run = _Batcher(size, names or Fresh.beside(function))
     pure = thread_function(function).function
-    return run.function(pure, tuple(batched), (True,) * len(function.results))
+    return run.function(pure, tuple(batched), tuple(results or (True,) * len(function.results)))
 
 
 class BatchWalk:

@@ -17,8 +17,8 @@ class Ports:
     """For each region, the operand that each parameter takes and the result that each region result becomes.
 
     The first `carried` operands and results go around: result i of the region is parameter i of the next
-    step. Only all parts of a carry at once can be dropped. `sliced` operands enter one slice a step. `repeats`
-    is whether a region may run several times in a row.
+    step. Only all parts of a carry at once can be dropped. `sliced` operands enter one slice a step.
+    `repeats` is whether a region may run several times in a row.
     """
 
     params: tuple[Sequence[int], ...]

@@ -13,8 +13,8 @@ from jax import lax
 from stategrad import lax_elementwise
 from stategrad.importing import import_jaxpr
 from stategrad.ir import Builder, IRTypeError, Names, Type, dtype_of
-from tests.lax_oracle import Case, case, check, compare, imported, oracle
-from tests.row_checks import jvp_function, run
+from tests.lax_oracle import Case, case, check, compare, directions, imported, oracle
+from tests.row_checks import jvp_function, run, same, vjp_function
 
 INF, NAN = np.inf, np.nan
 REALS = (-3.0, -2.5, -1.0, -0.5, -0.0, 0.0, 0.3, 0.5, 1.0, 1.5, 2.5, 7.0)
@@ -45,7 +45,7 @@ def pairs(points: tuple[Any, ...], of: str) -> tuple[Any, Any]:
     return first, second
 
 
-# ---------------------------------------------------------------------------------------- functions and points
+# -------------------------------------------------------------------------------------- functions and points
 UNARY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "neg": (lax.neg, WILD),
     "sign": (lax.sign, WILD),
@@ -269,6 +269,29 @@ def test_broadcasts_scalars_and_axes_of_one() -> None:
     x = np.arange(6.0).reshape(2, 3)
     check(lambda x: 2.0 * x + lax.max(x, 1.0) - lax.sin(3.0), x)
     check(lambda x, y: lax.add(x, y), x, np.ones((1, 3)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t: lax.div(t, 3.0),
+        lambda t: lax.neg(lax.sub(lax.mul(t, 2.0), lax.add(t, t))),
+        lambda t: lax.optimization_barrier((2 * t, jnp.copy(t))),
+        lambda t: lax.select(
+            np.array([True, False]), t, lax.convert_element_type(t, np.float32).astype(float)
+        ),
+        lambda t: lax.imag(lax.conj(lax.mul(lax.complex(t, 2 * t), 1 + 3j))),
+        lambda t: lax.real(lax.div(lax.convert_element_type(t, complex), 2j)),
+    ],
+)
+def test_what_jax_calls_linear_is_transposed(function: Callable[..., Any]) -> None:
+    t = jnp.array([0.5, -2.0])
+    outputs, pullback = jax.vjp(function, t)
+    cotangents = directions(jax.tree.leaves(outputs), 1)
+    expected = pullback(jax.tree.unflatten(jax.tree.structure(outputs), cotangents))
+    compared = zip(run(vjp_function(imported(function, t), 0), cotangents), expected, strict=True)
+    for x, y in compared:
+        same(x, y, 1e-6)
 
 
 def test_iota() -> None:

@@ -15,16 +15,9 @@ TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[%$@]?[\w.]+|\s+|.', re.DOTALL)
 POOL = [
     *["", "(", ")", "{", "}", "]", "[" * 300, "[[[[1]]]]", "%nowhere", "$nowhere", "@nowhere", "9" * 5000],
     *["999999999999999999999999", "1e999", "-inf", "nan", "0x", "none", "true", '"\\q"', "loc(unknown)"],
-    *[
-        "f32[]",
-        "i32[0]",
-        "key<fry>[]",
-        "f32[3000000000]",
-        "f32[4000000000,4000000000,4000000000]",
-        "4000000000",
-    ],
+    *["f32[]", "i32[0]", "key<fry>[]", "f32[3000000000]", "f32[4000000000,4000000000,4000000000]"],
     *['opaque"f#1@0"', 'base64"AAAA"', 'base64"!"', "reads", "yield", "return", "func", "state", "local"],
-    *["scan", "cond", "while", "call", "read", "constant", "gather", "reduce_sum", "iota"],
+    *["scan", "cond", "while", "call", "read", "constant", "gather", "reduce_sum", "iota", "4000000000"],
 ]
 
 

@@ -1,5 +1,6 @@
 """The backend: effect-free programs as StableHLO, compiled by JAX and usable under all of its transforms."""
 
+from . import transforms
 from .hlo import Hlo, lower_function
 from .ir_call import Program, bind_function, compile_function, ir_call_p, jax_effects, stablehlo_text
 
@@ -12,4 +13,5 @@ __all__ = [
     "jax_effects",
     "lower_function",
     "stablehlo_text",
+    "transforms",
 ]

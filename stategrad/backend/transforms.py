@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from stategrad import jax_compat
 from stategrad.ir import Function
 from stategrad.passes import linearize_function, simplify_function, thread_function, transpose_function
-from stategrad.passes.batch import batch_function
+from stategrad.passes.batch import BatchWalk, batch_function
 
 from .ir_call import Program, ir_call_p
 
@@ -91,25 +91,26 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, program: Program) -> l
     return found
 
 
-def batched(program: Program, flags: Flags, size: int) -> Program:
-    """The program on arguments of which the flagged ones carry a leading batch axis; all results carry it."""
+def batched(program: Program, flags: Flags, size: int) -> tuple[Program, Flags]:
+    """The program on arguments of which the flagged ones carry a leading batch axis, and which results carry it."""
 
-    def make() -> Program:
-        return _program(batch_function(program.function, flags, size))
+    def make() -> tuple[Program, Flags]:
+        results = BatchWalk().region(program.function.body, flags)
+        return _program(batch_function(program.function, flags, size, results=results)), results
 
     return program.derive(("batch", flags, size), make)
 
 
 def _batch(
     operands: Sequence[Any], axes: Sequence[int | None], *, program: Program
-) -> tuple[list[Any], list[int]]:
+) -> tuple[list[Any], list[int | None]]:
     flags = tuple(axis is not None for axis in axes)
     leading = [
         x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)
     ]
     size = next(x.shape[0] for x, flag in zip(leading, flags, strict=True) if flag)
-    found = batched(program, flags, size).bind(*leading)
-    return found, [0] * len(found)
+    made, results = batched(program, flags, size)
+    return made.bind(*leading), [0 if flag else None for flag in results]
 
 
 jax_compat.define_transforms(ir_call_p, _jvp, _transpose, _batch)

@@ -1,0 +1,412 @@
+"""The textual form: what is printed parses back exactly, and prints the same again."""
+
+import enum
+import functools
+import gc
+import logging
+import subprocess
+import sys
+import weakref
+
+import jax
+import jax.numpy as jnp
+import lark
+import ml_dtypes
+import numpy as np
+import pytest
+
+from stategrad.ir import (
+    Builder,
+    Cell,
+    Derived,
+    Function,
+    IRSyntaxError,
+    LazySource,
+    Module,
+    Opaque,
+    Operation,
+    Source,
+    Type,
+    Value,
+    dtype,
+    parse,
+    to_text,
+    verify,
+)
+from stategrad.ir.dtypes import _BY_NAME
+from stategrad.ir.grammar import grammar_text
+from stategrad.ir.opdef import ROWS
+
+DTYPES = [d for d in _BY_NAME.values() if d.numpy is not None]
+
+
+def round_trip(program: Module) -> Module:
+    """The program after a trip through its text, which has to print the same."""
+    text = to_text(program)
+    again = parse(text)
+    verify(again)
+    assert to_text(again) == text
+    return again
+
+
+def facts(**attributes: object) -> Module:
+    """A module whose only function carries the attributes."""
+    return Module.of([Builder().function("f", (), (), **attributes)])
+
+
+def same(given: object) -> object:
+    """An attribute after a trip through text."""
+    return round_trip(facts(a=given)).functions["f"].attributes["a"]
+
+
+def constant(value: object, type: str) -> object:
+    """A constant's value after a trip through text."""
+    b = Builder()
+    result = b.constant(value, Type.parse(type))
+    again = round_trip(Module.of([b.function("f", (), (result,))]))
+    return again.functions["f"].body.operations[0].attributes["value"]
+
+
+# ------------------------------------------------------------------ attributes
+PLAIN = [
+    *[0, -7, 2**63, -(2**5000), True, False, None, (), ((1,), ()), (True, (None, "x", 1.5))],
+    *["", "plain", 'a "quoted"\\\n\t\r\x00', "é\u2028\ud83d\ude00😀"],
+    *[0.1, -0.0, 1e300, 5e-324, float("inf"), -float("inf"), 1 + 2j, complex(-0.0, float("inf"))],
+    *[Type.parse("bf16[2,0]"), dtype("key<fry>"), dtype("f8_e4m3fn")],
+]
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=lambda v: repr(v)[:20])
+def test_plain_attributes_are_the_same_after_a_trip(value: object) -> None:
+    found = same(value)
+    assert type(found) is type(value)
+    assert repr(found) == repr(value)
+
+
+def test_lists_become_tuples() -> None:
+    assert same([1, [2]]) == (1, (2,))
+
+
+@pytest.mark.parametrize("of", DTYPES, ids=str)
+def test_every_bit_pattern_of_a_number_survives(of) -> None:
+    bits = np.random.default_rng(0).integers(0, 256, 500 * of.numpy.itemsize, np.uint8)
+    if of.kind == "b":
+        bits %= 2
+    values = np.frombuffer(bits.tobytes(), of.numpy)
+    if of.kind in "iu":
+        values = values.astype(np.int64 if of.kind == "i" else np.uint64).astype(of.numpy)
+    for value in values[:100]:
+        assert np.asarray(constant(value, f"{of}[]")).tobytes() == value.tobytes()
+    for shape in ((3, 5), (500,), (0,), (2, 0)):
+        array = np.resize(values, shape)
+        assert constant(array, str(Type(of, shape))).tobytes() == array.tobytes()
+    found = same(values[:4])
+    assert found.dtype == of.numpy and found.tobytes() == values[:4].tobytes()
+
+
+def test_a_float_prints_with_the_fewest_digits_of_its_own_type() -> None:
+    for kind in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16):
+        assert "[] 0.1}" in to_text(facts(a=kind(0.1)))
+
+
+def test_array_likes_are_arrays() -> None:
+    np.testing.assert_array_equal(
+        constant(jnp.arange(6.0).reshape(2, 3), "f32[2,3]"), np.arange(6).reshape(2, 3)
+    )
+    assert constant(jnp.float32(2.5), "f32[7]") == 2.5
+    assert constant(np.array(3), "f32[]").dtype == np.float32
+    assert constant(1, "c64[]") == 1
+
+
+def test_equal_constants_have_one_text() -> None:
+    texts = {to_text(facts_of_constant(v)) for v in (0.1, np.float32(0.1), np.array(0.1), jnp.float32(0.1))}
+    assert len(texts) == 1
+
+
+def facts_of_constant(value: object) -> Module:
+    b = Builder()
+    return Module.of([b.function("f", (), (b.constant(value, Type.parse("f32[]")),))])
+
+
+def test_attributes_print_in_one_order() -> None:
+    assert to_text(facts(a=1, b=2)) == to_text(facts(b=2, a=1))
+
+
+def test_huge_constants_are_not_spelled_out() -> None:
+    assert len(to_text(facts(a=np.zeros(1000, np.float32)))) < 6000
+
+
+# ------------------------------------------------------------------ objects without a text
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Shape(enum.IntEnum):
+    ROUND = 1
+
+
+def test_objects_without_text_are_found_again() -> None:
+    for value in (
+        np.sin,
+        Colour.RED,
+        functools.partial(max, 1),
+        object(),
+        {"a": 1},
+        jax.random.key(0),
+        print,
+    ):
+        assert same((1, value))[1] is value
+    assert same((Colour.RED, Shape.ROUND)) == (Colour.RED, Shape.ROUND)
+    assert [type(v) for v in same((Colour.RED, Shape.ROUND))] == [Colour, Shape]
+
+
+def test_equal_objects_have_one_text() -> None:
+    def numbers() -> object:
+        return jax.lax.GatherDimensionNumbers((0,), (1,), (2,))
+
+    assert to_text(facts(a=numbers())) == to_text(facts(a=numbers()))
+
+
+def test_objects_are_not_kept_alive() -> None:
+    def function() -> None: ...
+
+    text, alive = to_text(facts(a=function)), weakref.ref(function)
+    del function
+    gc.collect()
+    assert alive() is None
+    left = parse(text).functions["f"].attributes["a"]
+    assert isinstance(left, Opaque)
+    assert same(left) == left
+
+
+def test_another_process_reads_and_prints_what_it_cannot_resolve() -> None:
+    text = to_text(facts(a=object()))
+    script = "import sys; from stategrad.ir import *; sys.stdout.write(to_text(parse(sys.stdin.read())))"
+    found = subprocess.run(
+        [sys.executable, "-c", script], input=text, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == text
+
+
+def test_an_operation_with_an_unknown_object_keeps_its_declared_type() -> None:
+    line = '%y: f32[] = reduce_sum %x {axes = opaque"axes#0@0"}'
+    text = f"func @f(%x: f32[2]) -> f32[] {{\n  {line}\n  return %y\n}}\n"
+    assert to_text(parse(text)) == text
+
+
+# ------------------------------------------------------------------ names
+def test_names_of_values_become_unique() -> None:
+    b = Builder()
+    x = b.param(Type.parse("f32[]"), "x")
+    y = b.emit(ROWS["sin"], [x], names=["x"])[0]
+    z = b.emit(ROWS["sin"], [y], names=["x1"])[0]
+    u = b.emit(ROWS["sin"], [z], names=["a b%"])[0]
+    text = to_text(Module.of([b.function("f", (x,), (b.sin(u),))]))
+    assert [line.split(":")[0].strip() for line in text.splitlines()[1:-2]] == ["%x1", "%x11", "%a_b_", "%0"]
+    round_trip(parse(text))
+
+
+def test_local_cells_and_what_they_shadow_get_unique_names() -> None:
+    outer = Cell("acc", Type.parse("f32[]"))
+    elsewhere = Cell("h", Type.parse("f32[]"))
+    function = Builder().function("f", (), ())
+    for _ in range(3):
+        b = Builder()
+        b.locals += [
+            Cell("acc", outer.type),
+            Cell("h.t", outer.type, "tangent", elsewhere),
+            Cell("h", outer.type),
+        ]
+        b.write(b.read(cell=outer), cell=b.locals[0])
+        b.write(b.read(cell=b.locals[1]), cell=b.locals[2])
+        inner = b.region((), ())
+        b = Builder()
+        b.emit(ROWS["remat"], (), {}, (inner,))
+        b.emit(ROWS["call"], (), {"callee": function})
+        function = b.function(f"{function.name}'", (), ())
+    text = to_text(round_trip(Module.of([function])))
+    assert "local $acc1: f32[], $h: f32[], $h.t: f32[] tangent of $h1 {" in text
+    assert "call @\"f''\"" in text
+
+
+def test_a_local_shadow_may_stand_before_what_it_shadows() -> None:
+    b, h = Builder(), Cell("h", Type.parse("f32[]"))
+    b.locals += [Cell("h.t.ct", h.type, "cotangent", Cell("h.t", h.type, "tangent", h)), h]
+    text = to_text(round_trip(Module.of([b.function("f", (), ())])))
+    assert "local $h: f32[], $h.t.ct: f32[] cotangent of $h.t {" in text
+
+
+def test_a_shadow_brings_the_cell_that_it_shadows_into_the_text() -> None:
+    w = Cell("w", Type.parse("f32[]"))
+    shadow = Cell("w.t", w.type, "tangent", w)
+    b = Builder()
+    module = Module.of([b.function("f", (), (b.read(cell=shadow),))])
+    assert to_text(round_trip(module)).startswith("state $w: f32[]\nstate $w.t: f32[] tangent of $w\n")
+
+
+def test_a_function_prints_alone() -> None:
+    w = Cell("w", Type.parse("f32[]"))
+    b = Builder()
+    assert to_text(b.function("f", (), (b.read(cell=w),))) == (
+        "func @f() -> f32[] reads $w {\n  %0: f32[] = read $w\n  return %0\n}\n"
+    )
+
+
+# ------------------------------------------------------------------ locations
+def located(location) -> Module:
+    b = Builder(location)
+    x = b.param(Type.parse("f32[]"), "x")
+    return Module.of([b.function("f", (x,), (b.sin(x),))])
+
+
+def test_locations_are_found_out_when_printed_and_may_be_left_out() -> None:
+    lazy = Derived("transpose", LazySource(lambda: Source('a "b".py', 3, 4)))
+    assert 'loc(transpose("a \\"b\\".py":3:4))' in to_text(round_trip(located(lazy)))
+    assert to_text(located(lazy), locations=False) == to_text(located(Source("else.py", 1)), locations=False)
+
+
+def test_a_location_may_go_through_many_passes() -> None:
+    location = Source("a.py", 1)
+    for _ in range(150):
+        location = Derived("linearize", location)
+    round_trip(located(location))
+
+
+# ------------------------------------------------------------------ rows
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_survives_a_trip(name: str) -> None:
+    for sample in getattr(ROWS[name], "samples", ()):
+        b = Builder()
+        params = [b.param(t) for t in sample.types]
+        module = Module.of([b.function("f", params, b.emit(ROWS[name], params, sample.attributes))])
+        verify(module)
+        before, after = (m.functions["f"].body.operations[0] for m in (module, round_trip(module)))
+        assert after.opdef is before.opdef
+        assert after.attributes.keys() == before.attributes.keys()
+
+
+# ------------------------------------------------------------------ the grammar
+def conflicts(grammar: str) -> list[str]:
+    """What Lark resolved silently; it says so in its log alone."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    lark.logger.addHandler(handler)
+    level = lark.logger.level
+    lark.logger.setLevel(logging.DEBUG)
+    try:
+        lark.Lark(grammar, parser="lalr", lexer="contextual", maybe_placeholders=False)
+    finally:
+        lark.logger.removeHandler(handler)
+        lark.logger.setLevel(level)
+    return [message for message in said if "conflict" in message.lower()]
+
+
+def test_the_grammar_has_no_conflicts() -> None:
+    assert not conflicts(grammar_text())
+
+
+def test_without_the_newline_as_a_token_conflicts_would_be_found() -> None:
+    lines = [line for line in grammar_text().splitlines() if not line.startswith("_NL")]
+    assert conflicts("\n".join(lines).replace("_NL?", "").replace("_NL", "") + "\n%ignore /\\s+/")
+
+
+def test_importing_does_not_build_the_tables() -> None:
+    script = (
+        "import stategrad.ir; from stategrad.ir.grammar import _parser; print(_parser.cache_info().currsize)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "0\n"
+
+
+NESTED = "scan {length = 1, reverse = false} () {\n"
+TOO_MUCH = {
+    "lists": "func @f() -> () {a = " + "[" * 500 + "]" * 500 + "} {\n  return\n}",
+    "open lists": "func @f() -> () {a = " + "[" * 100_000,
+    "regions": "func @f() -> () {\n" + NESTED * 500 + "yield\n}\n" * 500 + "return\n}",
+    "locations": "func @f() -> () loc(" + "a(" * 5000 + "unknown" + ")" * 5000 + ") {\n  return\n}",
+    "digits": f"func @f() -> () {{a = {'9' * 5000}}} {{\n  return\n}}",
+    "line": f'func @f() -> () loc("a":{"9" * 5000}:1) {{\n  return\n}}',
+    "axes": f"func @f(%x: f32[{','.join('1' * 65)}]) -> () {{\n  return\n}}",
+    "elements": "func @f(%x: f32[4000000000,4000000000]) -> () {\n  return\n}",
+    "a dimension": f"func @f(%x: f32[{'9' * 5000}]) -> () {{\n  return\n}}",
+    "a blob": 'func @f() -> () {a = f32[999999999999] base64"AAAA"} {\n  return\n}',
+    "a list for": "func @f() -> () {a = f32[999999999999] [1.0]} {\n  return\n}",
+    "a float": "func @f() -> () {a = 1e999} {\n  return\n}",
+    "bits": "func @f() -> () {a = f32[] 0x100000000} {\n  return\n}",
+    "a character": 'func @f() -> () {a = "\\u{110000}"} {\n  return\n}',
+}
+
+
+@pytest.mark.parametrize("text", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_too_much_of_anything_is_a_syntax_error(text: str) -> None:
+    with pytest.raises(IRSyntaxError) as caught:
+        parse(text)
+    assert caught.value.line >= 1 and len(str(caught.value)) < 2000
+
+
+def test_huge_types_take_no_memory() -> None:
+    x = Type.parse("f32[100000000000]")
+    b = Builder()
+    param = b.param(x)
+    round_trip(Module.of([b.function("f", (param,), (b.add(param, b.zeros(x)),))]))
+
+
+def test_an_error_names_the_file() -> None:
+    with pytest.raises(IRSyntaxError, match=r"\n  --> here\.sg:1:6\n"):
+        parse("func f", "here.sg")
+
+
+def test_an_error_in_a_very_long_line_shows_a_part() -> None:
+    blob = "A" * 100_000
+    with pytest.raises(IRSyntaxError) as caught:
+        parse(f'func @f() -> () {{a = u8[75000] base64"{blob}", b = f32[] none}} {{\n  return\n}}')
+    assert len(str(caught.value)) < 1000
+    shown, caret = str(caught.value).splitlines()[-2:]
+    assert shown[caret.index("^") :].startswith("none")
+
+
+# ------------------------------------------------------------------ time
+def steps(work, *args: object) -> int:
+    """How many Python and C functions a piece of work calls: a clock that other processes do not disturb."""
+    count = 0
+
+    def tick(frame, event, arg) -> None:
+        nonlocal count
+        count += event.endswith("call")
+
+    sys.setprofile(tick)
+    try:
+        work(*args)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def chain(n: int, calls: bool = False) -> Module:
+    """`n` operations in a row on values that wish for one name, or `n` functions that call one another."""
+    x = Value(Type.parse("f32[]"), "x")
+    if calls:
+        functions: list[Function] = []
+        for i in range(n):
+            b = Builder()
+            y = b.call(x, callee=functions[-1]) if functions else b.sin(x)
+            functions.append(b.function(f"f{i}", (x,), (y,)))
+            x = Value(x.type, "x")
+        return Module({}, {f.name: f for f in functions})
+    operations, last = [], x
+    for _ in range(n):
+        result = Value(x.type, "x")
+        operations.append(Operation(ROWS["sin"], (last,), (result,)))
+        last = result
+    b = Builder()
+    b.operations += operations
+    return Module.of([b.function("f", (x,), (last,))])
+
+
+@pytest.mark.parametrize("calls", [False, True])
+def test_printing_parsing_and_verifying_take_linear_time(calls: bool) -> None:
+    for work, of in ((to_text, chain), (verify, chain), (parse, lambda n, c: to_text(chain(n, c)))):
+        work(of(1, calls))  # tables and caches
+        small, large = (steps(work, of(n, calls)) for n in (200, 1600))
+        assert large < 8.5 * small
