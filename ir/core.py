@@ -8,7 +8,7 @@
     Cell      a named place that is read and written: the user's state, or a shadow of one
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
@@ -188,8 +188,25 @@ class Region:
         return frozenset(c for c, e in self.effects.items() if e.changes)
 
 
+class _Printed:
+    """What `str` shows as text. The printer is written in terms of these classes, so it makes itself known here."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return _PRINTERS[-1](self)
+
+
+_PRINTERS: list[Callable[[Any], str]] = [repr]
+
+
+def register_printer(printer: Callable[[Any], str]) -> None:
+    """Makes a printer what `str` of modules and functions uses."""
+    _PRINTERS.append(printer)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
-class Function:
+class Function(_Printed):
     """A named body. Calls hold the function itself. `attributes` are facts that passes leave for others:
     `known` = how many leading parameters of a linear function are not linear.
     """
@@ -216,11 +233,14 @@ class Function:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Module:
+class Module(_Printed):
     """State cells and functions, each by its name. Functions stand before the functions that call them."""
 
     cells: Mapping[str, Cell] = field(default_factory=dict)
     functions: Mapping[str, Function] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<module of {', '.join([f'@{name}' for name in self.functions])}>"
 
     @staticmethod
     def of(entries: Iterable[Function], cells: Iterable[Cell] = ()) -> "Module":

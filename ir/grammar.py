@@ -116,6 +116,7 @@ _SHOWN = {
     "FLOAT": "a number",
     "BLOB": 'base64"…"',
     "OPAQUE": 'opaque"…"',
+    "PLACE": 'a place as in "train.py":3:4',
     "EFFECT": "an effect (reads, writes, accumulates, takes)",
     "_NL": "end of line",
     "$END": "end of the text",
@@ -235,8 +236,9 @@ class _Records(lark.Transformer):
         return parts[0].location
 
     def source(self, parts: list[Any]) -> _Located:
-        file, line, column = parts
-        return _Located(Source(_string(file), _int(line), _int(column)), 1)
+        file, line, column = str(parts[0]).rsplit(":", 2)
+        read = _checked(lambda _: (read_string(file), read_int(line), read_int(column)), parts[0])
+        return _Located(Source(*read), 1)
 
     def derived(self, parts: list[Any]) -> _Located:
         by, base = parts
@@ -257,10 +259,6 @@ class _Records(lark.Transformer):
 
 def _string(token: Any) -> str:
     return _checked(read_string, token)
-
-
-def _int(token: Any) -> int:
-    return _checked(read_int, token)
 
 
 def _checked(read: Callable[[str], Any], token: Any) -> Any:

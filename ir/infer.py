@@ -52,4 +52,4 @@ def make_operation(
 
 
 def _has_opaque(values: Iterable[Any]) -> bool:
-    return any(isinstance(v, Opaque) or (isinstance(v, tuple) and _has_opaque(v)) for v in values)
+    return any(type(v) is Opaque or (type(v) is tuple and _has_opaque(v)) for v in values)

@@ -221,6 +221,10 @@ class Row(OpDef):
         transpose = getattr(self.derivative, "transpose", None)
         if transpose is None:
             raise DerivativeError(f"{self.name} is not linear and cannot be transposed (at {op.location.source})")
+        if getattr(self.derivative, "over", "") == "each" and sum(x is None for x in operands) > 1:
+            raise DerivativeError(
+                f"{self.name} of two linear operands is not linear and cannot be transposed (at {op.location.source})"
+            )
         (cotangent,) = cotangents
         found: list[Value | None] = [None] * len(operands)
         for i, operand in enumerate(operands):

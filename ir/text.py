@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from .attributes import data_text, has_implied_type, value_text
-from .core import Cell, Effect, Function, Module, Names, Operation, Region, Type, Value
+from .core import Cell, Effect, Function, Module, Names, Operation, Region, Type, Value, register_printer
 from .literals import string_text
 from .location import Derived, Location, Source, Unknown
 
@@ -146,7 +146,8 @@ class Printer:
             hidden += opdef.segments
             head += self._groups(op, lengths)
         attributes = self._operation_attributes(op, hidden) if given else ""
-        line = f"{indent}{binds}{opdef.name}{head}{attributes}{self._location(op.location)}"
+        place = self._location(op.location) if self._locations else ""
+        line = f"{indent}{binds}{opdef.name}{head}{attributes}{place}"
         if op.regions:
             self._regions(op, line, indent)
         else:
@@ -293,3 +294,6 @@ def _cells_in(value: Any) -> Iterable[Cell]:
     elif isinstance(value, tuple):
         for item in value:
             yield from _cells_in(item)
+
+
+register_printer(to_text)

@@ -72,7 +72,9 @@ class _Verifier:
 
     def _define(self, new: Iterable[Value], values: set[Value]) -> None:
         for value in new:
-            self._take_place(value, f"the value {_shown(value)}")
+            if value in self._placed:
+                raise self._error(f"the value {_shown(value)} stands in two places of the module")
+            self._placed.add(value)
             values.add(value)
 
     def _take_place(self, thing: Value | Operation | Region | Cell, what: str) -> None:
@@ -100,9 +102,10 @@ class _Verifier:
         for name, value in op.attributes.items():
             if type(value) is list:
                 raise self._error(f"the attribute {name} is a list; sequences in attributes are tuples")
-            for function in _functions_in(value):
-                self._check_callee(function)
-                calls = True
+            if type(value) is tuple or type(value) is Function:
+                for function in _functions_in(value):
+                    self._check_callee(function)
+                    calls = True
         # What regions touch is checked inside them, and what a callee touches where it is defined.
         if not op.regions and not calls:
             self._check_cells(op.effects)
@@ -126,16 +129,19 @@ class _Verifier:
     def _error(self, message: str) -> IRVerifyError:
         printer = Printer(self._module)
         line = printer.line_of.get(self._place) if self._place is not None else None
-        if line is None:
+        if line is None or self._place is None:
             return IRVerifyError(message)
         lines = printer.text().split("\n")
-        text = lines[line - 1]
-        column = text.find(_marker(self._place), text.find(" = ") + 1) + 1
-        return IRVerifyError(f"{message}\n{excerpt(lines, line, max(column, 1))}")
+        return IRVerifyError(f"{message}\n{excerpt(lines, line, _column(lines[line - 1], self._place))}")
 
 
-def _marker(place: Operation | Function | None) -> str:
-    return place.name if place is not None else ""
+def _column(line: str, place: Operation | Function) -> int:
+    """Where the name of an operation or function stands in its line, from 1."""
+    if isinstance(place, Function):
+        return line.index("@") + 1
+    if place.results:
+        return line.index(" = ") + 4
+    return len(line) - len(line.lstrip()) + 1
 
 
 def _shown(value: Value) -> str:

@@ -6,16 +6,19 @@ For one function at a time, as the transforms work, each pass has a function of 
 if __name__ != "stategrad.passes":
     raise ImportError("import this package as stategrad.passes: under another name every class would exist twice")
 
+from .batch import Batch, batch_function
 from .cse import Cse, cse_function
 from .dce import Dce, dce_function
 from .errors import PassError, PassTextError
 from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
 from .gradient import ForwardMode, Gradient, Linearize, Transpose, gradient_function, jvp_function
+from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
 from .hooks import DumpTo, Print, Timing, Verify, together
 from .inline import Inline, inline_function
 from .linearize import Linearized, linearize_function
+from .local_cells import with_local_cells
 from .names import Fresh
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
 from .spec import CellName, FunctionName
@@ -27,6 +30,7 @@ __all__ = [
     "CANONICALISE",
     "PASSES",
     "SIMPLIFY",
+    "Batch",
     "CellName",
     "Cse",
     "Dce",
@@ -37,6 +41,7 @@ __all__ = [
     "Fresh",
     "FunctionName",
     "Gradient",
+    "HoistInvariants",
     "HoistReads",
     "Hook",
     "Inline",
@@ -54,12 +59,14 @@ __all__ = [
     "Transpose",
     "Transposed",
     "Verify",
+    "batch_function",
     "canonicalise_function",
     "cse_function",
     "dce_function",
     "fold_function",
     "forward_state_function",
     "gradient_function",
+    "hoist_invariants_function",
     "hoist_reads_function",
     "inline_function",
     "jvp_function",
@@ -70,4 +77,5 @@ __all__ = [
     "thread_function",
     "together",
     "transpose_function",
+    "with_local_cells",
 ]

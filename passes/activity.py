@@ -25,11 +25,13 @@ class Activity:
         """Which results may have tangents if the flagged parameters do, and which of the region's outer cells a
         nonzero shadow at its end if `cells` have one at its entry.
         """
-        key = region, active, cells
+        touched = frozenset(c for c in cells if c in region.effects)
+        key = region, active, touched
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._walk(*key)
-        return found
+        results, exit = found
+        return results, exit | (cells - touched)
 
     def _walk(self, region: Region, active: Flags, cells: Cells) -> tuple[Flags, Cells]:
         live = {v for v, a in zip(region.params, active, strict=True) if a}
@@ -104,11 +106,13 @@ class CotangentActivity:
         """Which parameters may get a cotangent if the flagged results have one, and which outer cells may have a
         nonzero one at the region's start if `cells` have at its end.
         """
-        key = region, linear, given, cells
+        asked = cotangents_asked(region, cells)
+        key = region, linear, given, asked
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._walk(*key)
-        return found
+        params, exit = found
+        return params, exit | (cells - asked)
 
     def _walk(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> tuple[Flags, Cells]:
         part = self.part(region, linear)
@@ -133,6 +137,13 @@ class CotangentActivity:
             got.update(v for v, flag in zip(op.operands, operands, strict=True) if flag and v in linear)
             now.difference_update(op.effects)
             now.update(exit)
+
+
+def cotangents_asked(region: Region, cells: Cells) -> Cells:
+    """Those of the cells whose cotangent on exit makes a difference to the transposed region: what a region only
+    reads it only adds to, nonzero or not.
+    """
+    return frozenset(c for c in cells if c in region.effects and region.effects[c].changes)
 
 
 def cotangents_of_effect(op: Operation, linear: set[Value], got: set[Value], now: set[Cell]) -> None:

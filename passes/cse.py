@@ -11,8 +11,7 @@ from stategrad.ir import Cell, Effect, Function, Operation, Region, Value
 from .pipeline import register_pass
 from .ports import ports
 from .rebuild import RewritePass, Rewriter, Scope
-
-_BARRIER = "optimization_barrier"
+from .splat import BARRIER
 
 Key = tuple[object, ...]
 
@@ -62,6 +61,8 @@ class _Cse(Rewriter):
 
 def _inner(scope: Scope, op: Operation) -> list[tuple[Region, dict[Value, Value]]]:
     """The regions of `op`, each with its parameters that hold the same operand as an earlier parameter."""
+    if not op.regions:
+        return []
     found = ports(op)
     if found is None:
         return [(region, {}) for region in op.regions]
@@ -80,16 +81,15 @@ def _inner(scope: Scope, op: Operation) -> list[tuple[Region, dict[Value, Value]
 
 def _key(op: Operation, versions: Mapping[Cell, int]) -> Key | None:
     """What makes an operation equal to another; None if it is to be left alone."""
-    if op.external or op.regions or op.name == _BARRIER or any(e != Effect.READ for e in op.effects.values()):
+    if op.external or op.regions or op.name == BARRIER:
         return None
-    attributes = []
-    for name in sorted(op.attributes):
-        part = value_key(op.attributes[name])
-        if part is None:
-            return None
-        attributes.append((name, part))
-    held = tuple((cell, versions.get(cell, 0)) for cell in op.effects)
-    return (op.opdef, op.operands, tuple(attributes), held)
+    if op.effects and any(effect != Effect.READ for effect in op.effects.values()):
+        return None
+    attributes = {name: value_key(value) for name, value in op.attributes.items()}
+    if None in attributes.values():
+        return None
+    held = tuple([(cell, versions.get(cell, 0)) for cell in op.effects])
+    return (op.opdef, op.operands, frozenset(attributes.items()), held)
 
 
 def value_key(value: Any) -> Key | None:

@@ -4,8 +4,9 @@ One marking serves a function with all it calls, in linear time, through regions
 A carry is needed if its result is, or if something needed inside uses it: one that only feeds itself goes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stategrad.ir import Cell, Effect, Function, Module, Operation, Region, Value, reachable
 
@@ -84,10 +85,12 @@ class _Marking:
         self._mark(entries)
 
     def _enter(self, region: Region, number: int) -> None:
-        self._param.update((p, (region, number, j)) for j, p in enumerate(region.params))
+        for j, p in enumerate(region.params):
+            self._param[p] = (region, number, j)
         for op in region.operations:
             self._home[op] = region
-            self._maker.update((r, (op, i)) for i, r in enumerate(op.results))
+            for i, r in enumerate(op.results):
+                self._maker[r] = (op, i)
             self._ports[op] = ports(op)
             for inner in bodies(op):
                 self._runs.setdefault(inner, []).append(op)
@@ -221,6 +224,8 @@ class _Sweep:
 
     def _operation(self, op: Operation) -> Operation:
         found = ports(op)
+        if found is None and not op.regions:
+            return op
         if found is None:
             everything = [
                 self._region(r, [True] * len(r.params), [True] * len(r.results)) for r in op.regions
@@ -246,8 +251,8 @@ class _Sweep:
             return [r in self._marked.values for r in op.results]
         return [i in self._marked.results.get(callee.body, ()) for i in range(len(op.results))]
 
-    def _attributes(self, op: Operation, slots: Sequence[bool]) -> dict[str, object]:
-        changed: dict[str, object] = segment_lengths(op, slots)
+    def _attributes(self, op: Operation, slots: Sequence[bool]) -> Mapping[str, Any]:
+        changed: dict[str, Any] = {**segment_lengths(op, slots)}
         if "callee" in op.attributes:
             changed["callee"] = self.done[op.attributes["callee"]]
         if all(op.attributes[name] == value for name, value in changed.items()):

@@ -14,7 +14,7 @@ from .identities import IDENTITIES, Folding
 from .pipeline import register_pass
 from .ports import ports
 from .rebuild import RewritePass, Rewriter
-from .splat import CONSTANT, splat
+from .splat import BARRIER, CONSTANT, splat
 
 _LARGEST = 256
 """So many elements may a constant have that is computed from."""
@@ -102,20 +102,16 @@ def _constants(scope: Folding, op: Operation, region: Region, slots: Sequence[in
     used = _used(region)
     known: dict[int, Operation] = {}
     for i, slot in enumerate(slots):
-        made = scope.maker(op.operands[slot])
-        if found is None or slot < found.carried or region.params[i] not in used:
+        made = scope.made_by(op.operands[slot], CONSTANT)
+        if made is None or found is None or slot < found.carried or region.params[i] not in used:
             continue
-        if splat(made) is not None or (found.whole(slot) and _is_small(made)):
+        if splat(made) is not None or (found.whole(slot) and made.result.type.size <= _SMALL):
             known[i] = made
     return known
 
 
 def _used(region: Region) -> set[Value]:
     return {v for op in region.operations for v in op.operands}.union(region.results)
-
-
-def _is_small(made: Operation | None) -> bool:
-    return made is not None and made.name == CONSTANT and made.result.type.size <= _SMALL
 
 
 def _as_type(made: Operation, type: Type) -> dict[str, Any]:
@@ -135,32 +131,32 @@ def _folded(scope: Folding, op: Operation) -> Sequence[Value] | None:
 
 
 def _computed(scope: Folding, op: Operation) -> Sequence[Value] | None:
-    makers = [scope.maker(v) for v in op.operands]
-    if (
-        not makers
-        or any(m is None or m.name != CONSTANT for m in makers)
-        or op.name == "optimization_barrier"
-    ):
+    if not op.operands or op.name == BARRIER:
         return None
-    arrays = _computed_once(scope, op) or _computed_whole(op, [m for m in makers if m is not None])
+    makers: list[Operation] = []
+    for value in op.operands:
+        made = scope.made_by(value, CONSTANT)
+        if made is None:
+            return None
+        makers.append(made)
+    arrays = _computed_once(op, makers) or _computed_whole(op, makers)
     if arrays is None or not all(map(_finite, arrays)):
         return None
     return [scope.constant(_packed(a), r.type, r.name) for a, r in zip(arrays, op.results, strict=True)]
 
 
-def _computed_once(scope: Folding, op: Operation) -> Sequence[Any] | None:
+def _computed_once(op: Operation, makers: Sequence[Operation]) -> Sequence[Any] | None:
     """The one number that an elementwise operation makes of constants that are full of one number each."""
-    numbers = [scope.splat(v) for v in op.operands]
-    if op.opdef.batch is not elementwise or any(n is None for n in numbers):
-        return None
-    return _evaluated(op, numbers)
+    numbers = list(map(splat, makers))
+    is_elementwise = isinstance(op.opdef, Row) and op.opdef.batch is elementwise
+    return _evaluated(op, numbers) if is_elementwise and all(n is not None for n in numbers) else None
 
 
 def _computed_whole(op: Operation, makers: Sequence[Operation]) -> Sequence[Any] | None:
     types = [v.type for v in (*op.operands, *op.results)]
     if any(t.size > _LARGEST or t.dtype.numpy is None for t in types):
         return None
-    arrays = _evaluated(op, [m.opdef.evaluate(**m.attributes) for m in makers])
+    arrays = _evaluated(op, [m.opdef.evaluate_op(None, m, ())[0] for m in makers])
     largest = max(_SMALL, *(v.type.size for v in op.operands))
     return arrays if all(a.size <= largest or _uniform(a) for a in arrays) else None
 

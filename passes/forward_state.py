@@ -181,6 +181,9 @@ class _Backward:
         return op
 
     def _inside(self, op: Operation) -> Operation:
+        if not op.regions:
+            self._unseen.difference_update(op.effects)
+            return op
         found = ports(op)
         repeats = found is None or found.repeats
         looked_at = {c for c, e in op.effects.items() if e & _LOOKS} if repeats else frozenset[Cell]()

@@ -66,7 +66,7 @@ def gradient_function(
         [*halves.results, *gradients],
         function.location,
     )
-    return with_local_cells(made, transposer.cotangent_cells.values(), names)
+    return with_local_cells(made, transposer.cotangent_cells.values())
 
 
 def jvp_function(
@@ -114,7 +114,7 @@ def jvp_function(
         [*halves.results, *tangents, *exits],
         function.location,
     )
-    return with_local_cells(made, forward.run.shadows.values(), names)
+    return with_local_cells(made, forward.run.shadows.values())
 
 
 class _Forward:

@@ -24,7 +24,8 @@ class Folding(Scope):
 
     def use(self, region: Region) -> None:
         """Takes note of the values that a region uses."""
-        self._used.update(v for op in region.operations for v in op.operands)
+        for op in region.operations:
+            self._used.update(op.operands)
         self._used.update(region.results)
 
     def is_used(self, old: Value) -> bool:
@@ -32,7 +33,8 @@ class Folding(Scope):
         return old in self._used
 
     def append(self, op: Operation) -> tuple[Value, ...]:
-        self._makers.update((r, op) for r in op.results)
+        for r in op.results:
+            self._makers[r] = op
         return super().append(op)
 
     def maker(self, value: Value) -> Operation | None:

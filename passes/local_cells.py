@@ -4,28 +4,28 @@ from collections.abc import Iterable
 
 from stategrad.ir import Builder, Cell, Function, Operation, Region
 
-from .names import Fresh
 from .thread_state import Threader
 
 
-def with_local_cells(function: Function, cells: Iterable[Cell], names: Fresh | None = None) -> Function:
+def with_local_cells(function: Function, cells: Iterable[Cell]) -> Function:
     """The function, which is given up, with those of `cells` that it touches as its own: zero at its entry, gone at
-    its end. Calls that touch them call twins that take and return what they hold; other effects stay effects.
+    its end. Calls that touch them call twins, under the same names, that take and return what they hold; other effects
+    stay effects.
     """
     body = function.body
     mine = [c for c in dict.fromkeys(cells) if c in body.effects]
     local = frozenset((*mine, *body.locals))
     if not local:
         return function
-    made = _Own(local, names or Fresh.beside(function)).region(body)
+    made = _Own(local).region(body)
     whole = Region(made.params, made.operations, made.results, (*body.locals, *mine), made.location)
     return Function(function.name, whole, function.attributes, function.location)
 
 
 class _Own:
-    def __init__(self, cells: frozenset[Cell], names: Fresh) -> None:
+    def __init__(self, cells: frozenset[Cell]) -> None:
         self._cells = cells
-        self._threader = Threader(cells, names.functions.fresh)
+        self._threader = Threader(cells)
 
     def region(self, region: Region) -> Region:
         """The region without calls that touch the cells; the same object if there are none."""

@@ -89,7 +89,11 @@ class Scope(Builder):
 
     def moved(self, op: Operation) -> Operation:
         """`op` on what its operands have become."""
-        return with_parts(op, self.values(op.operands))
+        env = self.env
+        for v in op.operands:
+            if v in env:
+                return with_parts(op, self.values(op.operands))
+        return op
 
     def finish(self) -> Region:
         """The rebuilt region; the old one if nothing changed."""
@@ -118,9 +122,11 @@ class Rewriter(ABC):
         """The module of the rebuilt functions; the same object when nothing changed."""
         return with_functions(module, {name: self.function(f) for name, f in module.functions.items()})
 
-    def renew(self, scope: Scope, op: Operation, regions: Sequence[Region] | None = None) -> Operation:
+    def renew(self, scope: Scope, op: Operation, regions: Sequence[Region] = ()) -> Operation:
         """`op` on new operands, with its callee rebuilt; its regions are those given."""
         attributes = op.attributes
+        if not regions and "callee" not in attributes:
+            return scope.moved(op)
         callee = attributes.get("callee")
         if callee is not None and self._done[callee] is not callee:
             attributes = {**attributes, "callee": self._done[callee]}

@@ -8,6 +8,9 @@ from stategrad.ir import Operation
 
 CONSTANT = "constant"
 
+BARRIER = "optimization_barrier"
+"""It computes nothing, but no pass may look through it."""
+
 
 def splat(op: Operation | None) -> Any:
     """The one number that a constant is full of, as a NumPy scalar; None if there is none."""

@@ -8,7 +8,7 @@ cotangent of what `$s` held at the entry.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -25,7 +25,7 @@ from stategrad.ir import (
     Value,
 )
 
-from .activity import Cells, CotangentActivity, Flags
+from .activity import Cells, CotangentActivity, Flags, cotangents_asked
 from .names import Fresh, with_own_locals
 
 
@@ -110,11 +110,12 @@ class Transposer:
 
     def function(self, function: Function, linear: Flags, given: Flags, cells: Cells) -> Transposed:
         """The pullback of a function for this pattern."""
-        key = function, linear, given, cells
+        asked = cotangents_asked(function.body, cells)
+        key = function, linear, given, asked
         found = self._functions.get(key)
         if found is None:
             found = self._functions[key] = self._transpose(*key)
-        return found
+        return replace(found, exit=found.exit | (cells - asked))
 
     def _transpose(self, function: Function, linear: Flags, given: Flags, cells: Cells) -> Transposed:
         inner = self.region(with_own_locals(function.body), linear, given, cells)

@@ -226,7 +226,7 @@ def run(out: Path, epochs: int, seed: int, console: Console) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     curve.save(out / "curve.png")
     counts = {name: dump(fn, out / name, x, y) for name, fn in _shown(training).items()}
-    (out / "step.stablehlo.mlir").write_text(training.step.lower(x, y).as_text())
+    (out / "step.stablehlo.mlir").write_text(training.step.lower(x, y).as_text(debug_info=True))
     files = ", ".join(f"{name}/ ({n} .sg files)" for name, n in counts.items())
     console.print(f"in {out}/: curve.png, {files}, step.stablehlo.mlir")
     console.print(f"{time.perf_counter() - started:.1f} s")

@@ -72,7 +72,9 @@ class ForeignOp(OpDef):
     def _types(self, types: Sequence[Type], attributes: Mapping[str, Any]) -> tuple[Type, ...]:
         params, context = _split(attributes)
         try:
-            found = compat.result_avals(self.primitive, params, context, [compat.aval_of_type(t) for t in types])
+            found = compat.result_avals(
+                self.primitive, params, context, [compat.aval_of_type(t) for t in types]
+            )
         except (TypeError, ValueError, KeyError, AttributeError) as e:
             raise IRTypeError(f"{self.name}({', '.join(map(str, types))}): {e}") from e
         return tuple(compat.type_of_aval(a) for a in found)
@@ -88,19 +90,40 @@ class ForeignOp(OpDef):
         params, context = _split(op.attributes)
         given = [jax.numpy.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x for x in args]
         found = compat.bind(self.primitive, params, context, given)
-        return [x if r.type.dtype.kind == "k" else np.asarray(x) for x, r in zip(found, op.results, strict=True)]
+        return [
+            x if r.type.dtype.kind == "k" else np.asarray(x) for x, r in zip(found, op.results, strict=True)
+        ]
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         params, context = _split(op.attributes)
         before, after = [v.type for v in op.operands], [v.type for v in op.results]
+        avals = [compat.aval_of_type(t) for t in before]
+        if compat.is_high(self.primitive, params, avals):
+            return hlo.inline(self._expanded(params, context, before, op.attributes).body, operands)
         equation = compat.equation(
             self.primitive, params, before, after, self.jax_effects(op), context, _traceback(op.location)
         )
         return hlo.equation(equation, operands, op.location)
 
+    def _expanded(
+        self, params: dict[str, Any], context: Any, types: Sequence[Type], attributes: Mapping[str, Any]
+    ) -> Function:
+        """The program that JAX replaces the primitive by before it lowers it."""
+
+        def expand() -> Function:
+            avals = [compat.aval_of_type(t) for t in types]
+            return self._import(compat.expanded(self.primitive, params, context, avals), "expanded")
+
+        return self._derive("expand", types, attributes, (), expand)
+
     # ------------------------------------------------------------------ rules
     def jvp_of(
-        self, b: Builder, op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]
+        self,
+        b: Builder,
+        op: Operation,
+        operands: Sequence[Value],
+        tangents: Tangents,
+        results: Sequence[Value],
     ) -> list[Value | None]:
         active = tuple(t is not None for t in tangents)
         if not any(active) or not any(r.type.differentiable for r in op.results):
@@ -141,7 +164,9 @@ class ForeignOp(OpDef):
 
         return self._rule("batch", op, (axes, size), trace).emit(b, operands)
 
-    def _rule(self, kind: str, op: Operation, pattern: Hashable, trace: Callable[..., ForeignProgram]) -> ForeignProgram:
+    def _rule(
+        self, kind: str, op: Operation, pattern: Hashable, trace: Callable[..., ForeignProgram]
+    ) -> ForeignProgram:
         """The program that JAX's rule of this kind gives for an operation, traced once for each pattern."""
         types = [v.type for v in op.operands]
         return self._derive(kind, types, op.attributes, pattern, lambda: self._trace(kind, op, trace))
@@ -163,10 +188,17 @@ class ForeignOp(OpDef):
             ) from e
         except (NotImplementedError, TypeError, ValueError, AssertionError) as e:
             what = "batching rule" if kind == "batch" else "derivative"
-            raise DerivativeError(f"JAX gives no {what} for {self.name} (at {op.location.source}): {e}") from e
+            raise DerivativeError(
+                f"JAX gives no {what} for {self.name} (at {op.location.source}): {e}"
+            ) from e
 
     def _derive(
-        self, kind: str, types: Sequence[Type], attributes: Mapping[str, Any], pattern: Hashable, make: Callable[[], Any]
+        self,
+        kind: str,
+        types: Sequence[Type],
+        attributes: Mapping[str, Any],
+        pattern: Hashable,
+        make: Callable[[], Any],
     ) -> Any:
         key = (kind, tuple(types), pattern, parameter_key(attributes))
         found = self._kept.get(key)
@@ -191,7 +223,9 @@ def _traceback(location: Location) -> Any:
     return location.traceback if isinstance(location, TracedSource) else None
 
 
-def _transposed(apply: Any, avals: Sequence[Any], linear: Sequence[bool], given: Sequence[bool]) -> Callable[..., Any]:
+def _transposed(
+    apply: Any, avals: Sequence[Any], linear: Sequence[bool], given: Sequence[bool]
+) -> Callable[..., Any]:
     """A function of the known operands and the given cotangents: the cotangents of the linear operands."""
 
     def rule(*values: Any) -> Sequence[Any]:

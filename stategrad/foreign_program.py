@@ -59,15 +59,18 @@ def jvp_program(
         avals, results: the JAX types of its operands and results.
     """
     seeds = [a for a, flag in zip(avals, active, strict=True) if flag]
-    found: list[ForeignProgram] = []
-    for push in (compat.push_forward, _linearized):
+
+    def program(push: _Push) -> ForeignProgram:
         given: list[bool] = []
         closed = jax.make_jaxpr(_pushed(push, apply, active, given))(*avals, *seeds)
-        found.append(_beside(op, import_program(closed, "jvp").body, tuple(given)))
-        linear = found[-1].params[len(avals) + len(results) :]
-        if not _mixes(found[-1].operations, set(linear)):
-            break
-    return found[-1]
+        return _beside(op, import_program(closed, "jvp").body, tuple(given))
+
+    try:
+        found = program(compat.push_forward)
+    except NotImplementedError:  # a primitive may have a rule for linearize alone
+        return program(_linearized)
+    linear = set(found.params[len(avals) + len(results) :])
+    return program(_linearized) if _mixes(found.operations, linear) else found
 
 
 _Push = Callable[[Callable[..., list[Any]], Sequence[Any], Sequence[Any]], list[tuple[Any, Any]]]
@@ -114,7 +117,9 @@ def _mixes(operations: Iterable[Operation], linear: set[Value]) -> bool:
             return True
         for region in op.regions:
             inner = op.operands[len(op.operands) - len(region.params) :]
-            if _mixes(region.operations, {p for p, v in zip(region.params, inner, strict=True) if v in linear}):
+            if _mixes(
+                region.operations, {p for p, v in zip(region.params, inner, strict=True) if v in linear}
+            ):
                 return True
         linear.update(op.results)
     return False

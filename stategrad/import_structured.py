@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
-from stategrad.ir import Function, Type, Value, dtype, lookup
+from stategrad.ir import Function, Value, dtype, lookup
 
 from . import jax_compat as compat
 
 if TYPE_CHECKING:
     from .importing import Importer
 
-Handler = Callable[["Importer", Any, Sequence[Value], Sequence[Type]], Sequence[Value]]
+Handler = Callable[["Importer", Any, Sequence[Value]], Sequence[Value]]
 _BOOL, _I32 = dtype("bool"), dtype("i32")
 
 
@@ -29,18 +29,18 @@ _READ, _WRITE, _SCAN, _WHILE, _COND, _CALL, _REMAT = map(
 
 
 # ---------------------------------------------------------------------------------------------- states
-def _read(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
-    cell = at.imports.cell_of(equation.params, types[0])
+def _read(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
+    cell = at.imports.cell_of(equation.params, compat.type_of_aval(equation.outvars[0].aval))
     return at.b.emit(_READ, (), {"cell": cell}, names=(cell.name.rpartition(".")[2],))
 
 
-def _write(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
+def _write(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     cell = at.imports.cell_of(equation.params, operands[0].type)
     return at.b.emit(_WRITE, operands, {"cell": cell})
 
 
 # ---------------------------------------------------------------------------------------------- loops and branches
-def _scan(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
+def _scan(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     params = equation.params
     const, carry = compat.scan_groups(params, len(operands))
 
@@ -49,7 +49,9 @@ def _scan(at: "Importer", equation: Any, operands: Sequence[Value], types: Seque
 
     region = at.nested(
         params["jaxpr"],
-        lambda inner, values: inner.region(reorder(values), inner.run(params["jaxpr"], values), at.b.location),
+        lambda inner, values: inner.region(
+            reorder(values), inner.run(params["jaxpr"], values), at.b.location
+        ),
     )
     attributes = {
         "carry": carry,
@@ -60,7 +62,7 @@ def _scan(at: "Importer", equation: Any, operands: Sequence[Value], types: Seque
     return at.b.emit(_SCAN, reorder(operands), attributes, [region])
 
 
-def _while(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
+def _while(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     params = equation.params
     c, n = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     cond_const, body_const, carry = operands[:c], operands[c:n], operands[n:]
@@ -106,7 +108,7 @@ def _masked(
     return [inner.apply(choose, [going, x, y])[0] for x, y in zip(new, old, strict=True)]
 
 
-def _cond(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
+def _cond(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     index, *args = operands
     regions = [at.nested(branch) for branch in equation.params["branches"]]
     if len(regions) == 2:
@@ -117,7 +119,7 @@ def _cond(at: "Importer", equation: Any, operands: Sequence[Value], types: Seque
 
 
 # ---------------------------------------------------------------------------------------------- calls
-def _call(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
+def _call(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     params = equation.params
     program = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
     if at.imports.is_inlined(program):
@@ -125,7 +127,7 @@ def _call(at: "Importer", equation: Any, operands: Sequence[Value], types: Seque
     return _emit_call(at, at.imports.function(program, at.b.location), operands)
 
 
-def _ir_call(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
+def _ir_call(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     return _emit_call(at, at.imports.adopt(equation.params["program"].function), operands)
 
 
@@ -133,7 +135,7 @@ def _emit_call(at: "Importer", function: Function, operands: Sequence[Value]) ->
     return at.b.emit(_CALL, operands, {"callee": function}, names=[function.name] * len(function.results))
 
 
-def _remat(at: "Importer", equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
+def _remat(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     return at.b.emit(_REMAT, operands, {}, [at.nested(equation.params["jaxpr"])])
 
 
@@ -151,4 +153,4 @@ STRUCTURED: dict[str, Handler] = {
     "remat2": _remat,
     "checkpoint": _remat,
 }
-"""Handlers by the name of the primitive: `(importer, equation, operands, result types) -> results`."""
+"""Handlers by the name of the primitive: `(importer, equation, operands) -> results`."""

@@ -34,10 +34,13 @@ from . import lax_elementwise, lax_structure
 from .errors import StateError, TraceError
 from .foreign import ForeignOp, TracedSource
 from .import_structured import STRUCTURED
+from .recipes import Recipes
 from .traced_names import function_name, parameter_names
 from .user_frame import is_user_file
 
 _NATIVE = {**lax_structure.TABLE, **lax_elementwise.TABLE}
+_ELEMENTWISE = frozenset(lax_elementwise.TABLE)
+_RECIPES = Recipes()
 _INLINED = 4
 _FLAG = Type(BOOL)
 
@@ -78,7 +81,9 @@ def import_jaxpr(
 class Imports:
     """What the regions of one import share: nested jits by identity, and names."""
 
-    def __init__(self, cell_of: Callable[[dict[str, Any], Type], Cell], names: Names, inline: bool = False) -> None:
+    def __init__(
+        self, cell_of: Callable[[dict[str, Any], Type], Cell], names: Names, inline: bool = False
+    ) -> None:
         self.cell_of = cell_of
         self.names = names
         self.inline = inline
@@ -177,7 +182,9 @@ class Importer:
 
     def apply(self, function: Callable[..., Any], operands: Sequence[Value]) -> list[Value]:
         """Imports what a function of JAX does to these operands."""
-        return self.inline(jax.make_jaxpr(function)(*(compat.aval_of_type(v.type) for v in operands)), operands)
+        return self.inline(
+            jax.make_jaxpr(function)(*(compat.aval_of_type(v.type) for v in operands)), operands
+        )
 
     def nested(self, program: Any, body: Callable[["Importer", list[Value]], Region] | None = None) -> Region:
         """A jaxpr as a region of the current operation; `body` may make it from the parameters in another way."""
@@ -231,42 +238,37 @@ class Importer:
     # ------------------------------------------------------------------ equations
     def _equation(self, equation: Any) -> None:
         name = equation.primitive.name
-        try:
-            types = [compat.type_of_aval(v.aval) for v in equation.outvars]
-        except IRTypeError as e:
-            raise TraceError(f"{name} ({self._location(equation).source}) makes a value that the IR cannot hold: {e}") from e
-        shape = types[0].shape if len(types) == 1 and name in lax_elementwise.TABLE else ()
+        shape = equation.outvars[0].aval.shape if name in _ELEMENTWISE else ()
         operands = [self._atom(v, shape) for v in equation.invars]
-        self.b.location = self._location(equation)
-        results = self._results(name, equation, operands, types)
+        self.b.location = TracedSource(equation.source_info.traceback, self.otherwise)
+        results = self._results(name, equation, operands)
+        env = self._env
         for variable, value in zip(equation.outvars, results, strict=True):
-            self._env[variable] = value
+            env[variable] = value
             if not value.name:
                 value.name = name
         if name == "convert_element_type" and operands[0].type == _FLAG:
             self.flags[results[0]] = operands[0]
 
-    def _location(self, equation: Any) -> Location:
-        return TracedSource(equation.source_info.traceback, self.otherwise)
-
-    def _results(
-        self, name: str, equation: Any, operands: Sequence[Value], types: Sequence[Type]
-    ) -> Sequence[Value]:
+    def _results(self, name: str, equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
         structured = STRUCTURED.get(name)
         if structured is not None:
-            return structured(self, equation, operands, types)
+            return structured(self, equation, operands)
         entry = _NATIVE.get(name)
         if entry is not None and not compat.runs_elsewhere(equation.ctx):
-            found = self._native(entry, equation, operands, types)
+            key, recipe = _RECIPES.find(equation, operands)
+            if recipe is not None and recipe.fits(equation.outvars):
+                return recipe.follow(self.b, operands, name)
+            found = self._native(entry, key, equation, operands)
             if found is not None:
                 return found
-        return self._foreign(equation, operands, types)
+        return self._foreign(equation, operands)
 
     def _native(
-        self, entry: Callable[..., Any], equation: Any, operands: Sequence[Value], types: Sequence[Type]
+        self, entry: Callable[..., Any], key: Any, equation: Any, operands: Sequence[Value]
     ) -> Sequence[Value] | None:
         """What a table entry makes of an equation, or None if it cannot."""
-        mark = len(self.b.operations)
+        mark, types = len(self.b.operations), self._types(equation)
         try:
             found = entry(self.b, equation.params, operands, types)
         except IRTypeError:
@@ -274,15 +276,27 @@ class Importer:
         if found is not NotImplemented:
             results = (found,) if isinstance(found, Value) else tuple(found)
             if [v.type for v in results] == types:
+                _RECIPES.keep(key, operands, self.b.operations[mark:], results)
                 return results
         del self.b.operations[mark:]
         return None
 
-    def _foreign(self, equation: Any, operands: Sequence[Value], types: Sequence[Type]) -> Sequence[Value]:
-        if compat.touches_state(equation) or any(map(compat.touches_state, compat.nested_programs(equation.params))):
+    def _types(self, equation: Any) -> list[Type]:
+        """The types of the results of an equation."""
+        try:
+            return [compat.type_of_aval(v.aval) for v in equation.outvars]
+        except IRTypeError as e:
+            raise TraceError(
+                f"{equation.primitive.name} ({self.b.location.source}) makes a value that has no type in the IR: {e}"
+            ) from e
+
+    def _foreign(self, equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
+        if compat.touches_state(equation) or any(
+            map(compat.touches_state, compat.nested_programs(equation.params))
+        ):
             raise _hidden_state(equation, self.b.location)
         opdef = foreign_op(equation.primitive)
-        results = tuple(map(Value, types))
+        results = tuple(map(Value, self._types(equation)))
         attributes = opdef.attributes(equation)
         return self.b.append(Operation(opdef, tuple(operands), results, attributes, (), self.b.location))
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src import config, core, dtypes, effects, source_info_util
+from jax._src.ad_util import Zero
 from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as pe
 from jax._src.lax import lax as lax_internal
@@ -40,6 +41,11 @@ def is_eager() -> bool:
     return core.trace_ctx.trace is core.eval_trace
 
 
+def outside_of_traces() -> AbstractContextManager[None]:
+    """Inside, code runs on concrete arrays, whatever traces are in progress."""
+    return core.eval_context()
+
+
 def is_eval_trace(trace: Any) -> bool:
     return trace is core.eval_trace
 
@@ -57,7 +63,7 @@ def is_staging_trace(trace: Any) -> bool:
 
 
 def is_zero_tangent(tangent: Any) -> bool:
-    return type(tangent) is ad.Zero
+    return type(tangent) is Zero
 
 
 def unbatched(trace: Any, x: Any) -> tuple[Any, bool]:
@@ -302,9 +308,18 @@ def _debug_info() -> Any:
     return getattr(closed, "jaxpr", closed).debug_info.with_unknown_names()
 
 
+def aligned(operands: Sequence[Any]) -> Sequence[Any]:
+    """Inside `jax.shard_map`, operands that vary over the same mesh axes, as JAX demands of its own operations."""
+    return core.auto_insert_reshard(*operands)
+
+
 def result_types(avals: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-    """The types of a program's results, given those of its operands."""
-    return list(avals)
+    """The types of a program's results, given those of its operands: they vary over the same mesh axes."""
+    varying = next((a for a in operands if a.mat.varying), None)
+    if varying is None:
+        return list(avals)
+    where = jax.sharding.NamedSharding(varying.sharding.mesh, jax.sharding.PartitionSpec())
+    return [a.update(sharding=where, manual_axis_type=varying.mat) for a in avals]
 
 
 # ------------------------------------------------------------------------------------------------ source lines
@@ -374,6 +389,22 @@ def result_avals(primitive: Any, params: dict[str, Any], context: Any, operands:
     return [v.aval for v in open_program(closed)[0].outvars]
 
 
+def is_high(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> bool:
+    """Whether JAX lowers a primitive only after replacing it by others (`expanded`)."""
+    return primitive.is_high(*operands, **params)
+
+
+def expanded(primitive: Any, params: dict[str, Any], context: Any, operands: Sequence[Any]) -> Any:
+    """The jaxpr that stands for such a primitive."""
+
+    def expand(*given: Any) -> list[Any]:
+        with context.manager:
+            found = primitive.to_lojax(*given, **params)
+        return list(found) if primitive.multiple_results else [found]
+
+    return jax.make_jaxpr(expand)(*operands)
+
+
 def push_forward(
     function: Callable[..., Sequence[Any]], primals: Sequence[Any], tangents: Sequence[Any]
 ) -> list[tuple[Any, Any]]:
@@ -388,7 +419,7 @@ def push_forward(
 
 
 def _without_zero(primal: Any, tangent: Any) -> tuple[Any, Any]:
-    zero = type(tangent) is ad.Zero or jax.typeof(tangent).dtype == jax.dtypes.float0
+    zero = type(tangent) is Zero or jax.typeof(tangent).dtype == jax.dtypes.float0
     return primal, None if zero else tangent
 
 
@@ -432,12 +463,12 @@ def define_transforms(
 
 def is_active(tangent: Any) -> bool:
     """Whether a tangent that JAX gives to a rule can be nonzero: neither symbolically zero nor of an integer."""
-    return type(tangent) is not ad.Zero and core.typeof(tangent).dtype != dtypes.float0
+    return type(tangent) is not Zero and core.typeof(tangent).dtype != dtypes.float0
 
 
 def zero_tangent(of: Type) -> Any:
     """The symbolic zero tangent of a value of that type."""
-    return ad.Zero(aval_of_type(of).to_tangent_aval())
+    return Zero(aval_of_type(of).to_tangent_aval())
 
 
 def is_linear(operand: Any) -> bool:

@@ -123,7 +123,6 @@ TABLE: dict[str, Entry] = {
     "add": _plain("add", out_dtype=None),
     "add_any": _plain("add"),
     "mul": _plain("mul", out_dtype=None),
-    "copy_p": _plain("copy"),
     "iota": _iota,
     "convert_element_type": _convert,
     "select_n": _select_n,

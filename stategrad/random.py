@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import jax_compat as compat
 from .state import State
 
 P = ParamSpec("P")
@@ -220,7 +221,7 @@ def default() -> RandomState:
     """The State that the functions of this module draw from; made when first needed, as it needs a device."""
     with _lock:
         if not _default:
-            with jax.ensure_compile_time_eval():  # also within a trace it is a State of the whole program
+            with compat.outside_of_traces():  # within a trace, too, it is a State of the whole program
                 _default.append(RandomState(0, "random"))
     return _default[0]
 

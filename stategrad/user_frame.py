@@ -15,12 +15,14 @@ import stategrad.passes
 _PACKAGES = (stategrad, stategrad.ir, stategrad.passes, jax, jaxlib)
 _FOLDERS = tuple(os.path.join(path, "") for package in _PACKAGES for path in package.__path__)
 _PLUMBING = (contextlib.__file__, functools.__file__)
+_DEMO = os.path.join(stategrad.__path__[0], "demo.py")
+"""A user's program that is installed with us."""
 
 
 @functools.cache
 def is_user_file(file: str) -> bool:
     """Whether a file belongs neither to stategrad nor to JAX nor to Python's own plumbing."""
-    return not file.startswith(_FOLDERS) and file not in _PLUMBING
+    return file == _DEMO or not (file.startswith(_FOLDERS) or file in _PLUMBING)
 
 
 def user_frame() -> FrameType | None:

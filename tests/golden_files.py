@@ -27,7 +27,7 @@ _OUTCOME = re.compile(r"^// ---- (result|error)\n", re.MULTILINE)
 
 
 class Golden(NamedTuple):
-    """The parts of a golden file. The program includes the `// RUN:` line, so that its lines count from the top."""
+    """The parts of a golden file. The program includes the `// RUN:` line: its lines count from the top."""
 
     passes: str
     program: str
@@ -67,7 +67,7 @@ def _check_step(step: Step) -> None:
     text = to_text(step.module)
     again = to_text(parse(text))
     if again != text:
-        raise GoldenMismatch(f"after {step.title} the text does not survive a round trip:\n{_diff(text, again)}")
+        raise GoldenMismatch(f"after {step.title} the text changes in a round trip:\n{_diff(text, again)}")
 
 
 def _message(error: Exception) -> str:
@@ -100,7 +100,8 @@ class GoldenItem(pytest.Item):
         if self.config.getoption("--update-golden"):
             self.path.write_text(str(found), encoding="utf-8")
         else:
-            raise GoldenMismatch(f"{_diff(text, str(found))}\nIf this is right: pytest --update-golden {self.path}")
+            right = f"If this is right: pytest --update-golden {self.path}"
+            raise GoldenMismatch(f"{_diff(text, str(found))}\n{right}")
 
     def repr_failure(self, excinfo, style=None):
         if isinstance(excinfo.value, GoldenMismatch):

@@ -109,6 +109,7 @@ LIBRARIES = {
     "stategrad.passes": {"numpy", "lark", "networkx"},
     "stategrad.backend": {"numpy", "ml_dtypes", "jax", "jaxlib"},
     "stategrad.jax_compat": {"numpy", "jax", "jaxlib"},
+    "stategrad.user_frame": {"jax", "jaxlib"},  # asks where their files are
     "stategrad.demo": {"numpy", "jax", "matplotlib", "rich", "sklearn"},
     "stategrad": {"numpy", "jax"},
 }

@@ -51,11 +51,13 @@ def test_it_leaves_a_program_for_every_pass_that_parses_back(left: tuple[Path, s
     modules = [parse(file.read_text()) for file in files]
     assert "layers.0.weight" in modules[0].cells
     assert len({file.read_text() for file in files}) > 3
+    assert all('/demo.py":' in file.read_text() for file in files), "the user's lines are gone"
 
 
 def test_it_leaves_the_stablehlo_with_the_lines_of_the_user(left: tuple[Path, str]) -> None:
     text = (left[0] / "step.stablehlo.mlir").read_text()
     assert "stablehlo.dot_general" in text
+    assert '/demo.py":' in text
     assert "func.func public @main" in text
 
 

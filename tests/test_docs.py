@@ -1,6 +1,6 @@
 """The pages are true: every example in them runs and prints what stands below it, every link leads somewhere.
 
-A block ```python that is followed by a block ```text prints exactly that; `--update-golden` rewrites the text.
+A block ```python followed by a block ```text prints exactly that; `--update-golden` rewrites the text.
 """
 
 import os
@@ -22,15 +22,10 @@ def examples(page: Path) -> list[re.Match[str]]:
     return list(EXAMPLE.finditer(page.read_text()))
 
 
-def on_its_line(page: Path, found: re.Match[str]) -> str:
-    """The example behind as many line breaks as stand before it: locations are lines of the page."""
-    return "\n" * page.read_text()[: found.start(1)].count("\n") + found[1]
-
-
 def outputs(page: Path) -> list[str]:
     """What each example of a page prints; they run one after the other in one fresh process."""
     program = "".join(
-        f"exec(compile({on_its_line(page, found)!r}, {page.name!r}, 'exec'), globals())\nprint({MARK!r})\n"
+        f"exec(compile({found[1]!r}, 'example.py', 'exec'), globals())\nprint({MARK!r})\n"
         for found in examples(page)
     )
     ran = subprocess.run(

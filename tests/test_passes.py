@@ -19,6 +19,7 @@ from stategrad.passes import (
     fold_function,
     forward_state_function,
     gradient_function,
+    hoist_invariants_function,
     hoist_reads_function,
     inline_function,
     parse_pipeline,
@@ -34,11 +35,12 @@ SIMPLIFIERS = (
     cse_function,
     fold_function,
     forward_state_function,
+    hoist_invariants_function,
     hoist_reads_function,
     inline_function,
     canonicalise_function,
 )
-SETTLES_AT_ONCE = (dce_function, cse_function, hoist_reads_function)
+SETTLES_AT_ONCE = (dce_function, cse_function, hoist_reads_function, hoist_invariants_function)
 
 
 def names(function: Function) -> list[str]:
@@ -180,7 +182,7 @@ def test_passes_are_linear_in_the_size():
     assert time.process_time() - start < 10
 
 
-# ------------------------------------------------------------------------------------------------ what must stay
+# -------------------------------------------------------------------------------------------- what must stay
 class Announce(OpDef):
     """An operation that is seen outside the program."""
 

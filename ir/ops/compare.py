@@ -139,8 +139,8 @@ def _convert_evaluate(x: Any, *, to: DType) -> Any:
             return np.asarray(np.not_equal(x, 0))
         if to.kind in "iu" and dtype_of(x.dtype).kind == "f":
             return _saturated(x.astype(np.float64), to)
-        if to.kind == "f" and to.numpy.itemsize < 4:
-            x = x.astype(np.float32)
+        if to.kind == "f" and np.dtype(to.numpy).itemsize < 4:
+            x = x.astype(np.float32)  # XLA rounds twice
         return x.astype(to.numpy)
 
 

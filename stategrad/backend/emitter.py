@@ -8,22 +8,28 @@ import numpy as np
 from jax.extend.mlir import ir
 
 from stategrad import jax_compat
-from stategrad.ir import Type
+from stategrad.ir import Function, Type
 
 MLIRRegion = tuple[Sequence[Any], Callable[[list[Any]], Sequence[Any]]]
 """The types of a region's parameters, ours or MLIR's, and what emits it and gives what it returns."""
 
-create = ir.Operation.create
+# jaxlib's stubs are narrower than what the bindings accept
+create: Any = ir.Operation.create
+_dense_elements: Any = ir.DenseElementsAttr.get
 _COMPARED_BYTES = 512
 
 
 @dataclass
 class ModuleCache:
-    """What is made once for an MLIR module: types, attributes, and the functions that calls share."""
+    """What is made once for an MLIR module: types, attributes, and the functions that calls share.
+
+    `functions` are their names there, `placed` those whose body has been emitted in place.
+    """
 
     types: dict[Type, Any] = field(default_factory=dict)
     attributes: dict[Any, Any] = field(default_factory=dict)
     functions: dict[Any, str] = field(default_factory=dict)
+    placed: set[Function] = field(default_factory=set)
 
     @staticmethod
     def of(ctx: Any) -> "ModuleCache":
@@ -39,7 +45,7 @@ class Emitter:
 
     def __init__(self, ctx: Any) -> None:
         self.ctx = ctx
-        self.location = ir.Location.current
+        self.location: Any = ir.Location.current
         self.cache = ModuleCache.of(ctx)
         self._constants: dict[Any, Any] = {}
 
@@ -134,7 +140,7 @@ class Emitter:
         if array.size <= 1:
             array = array.reshape(()) if array.size else np.zeros((), array.dtype)
         array = np.ascontiguousarray(array).reshape(array.shape)
-        dense = ir.DenseElementsAttr.get(array, type=to.element_type, shape=type.shape)
+        dense = _dense_elements(array, type=to.element_type, shape=type.shape)
         return create("stablehlo.constant", [to], (), {"value": dense}, loc=self.location).result
 
     def _array(self, value: Any, type: Type) -> Any:
@@ -167,7 +173,7 @@ def _attribute(value: Any) -> Any:
 
 def _dense_tensor(value: np.ndarray) -> Any:
     wide = np.ascontiguousarray(value, np.int64)
-    return ir.DenseElementsAttr.get(wide, type=ir.IntegerType.get_signless(64), shape=wide.shape)
+    return _dense_elements(wide, type=ir.IntegerType.get_signless(64), shape=wide.shape)
 
 
 def _converted(value: Any, type: Type) -> np.ndarray:

@@ -156,7 +156,7 @@ class Hlo(Emitter):
 
 
 def lower_function(ctx: Any, function: Function, args: Sequence[Any]) -> list[Any]:
-    """Emits the body of an effect-free function inside a JAX lowering rule.
+    """Emits the body of an effect-free function inside a JAX lowering rule; from the second time on, a call.
 
     Args:
         ctx: the rule's context; its tokens are set where the program has ordered effects of JAX.
@@ -164,7 +164,9 @@ def lower_function(ctx: Any, function: Function, args: Sequence[Any]) -> list[An
         args: MLIR values of the parameters.
     """
     hlo = Hlo(ctx)
-    found = hlo.inline(function.body, args)
+    again = function in hlo.cache.placed
+    hlo.cache.placed.add(function)
+    found = hlo.call(function, args) if again else hlo.inline(function.body, args)
     if hlo.tokens is not ctx.tokens_in:
         ctx.set_tokens_out(hlo.tokens)
     return found

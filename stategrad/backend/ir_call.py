@@ -50,7 +50,7 @@ class Program:
 
     def bind(self, *args: Any) -> list[Any]:
         """Applies the program under whatever JAX trace is current."""
-        return ir_call_p.bind(*args, program=self)
+        return ir_call_p.bind(*jax_compat.aligned(args), program=self)
 
     def __repr__(self) -> str:
         return f"@{self.function.name}"

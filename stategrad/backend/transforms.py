@@ -92,7 +92,7 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, program: Program) -> l
 
 
 def batched(program: Program, flags: Flags, size: int) -> tuple[Program, Flags]:
-    """The program on arguments of which the flagged ones carry a leading batch axis, and which results carry it."""
+    """The program with a leading batch axis on the flagged arguments, and which results carry that axis."""
 
     def make() -> tuple[Program, Flags]:
         results = BatchWalk().region(program.function.body, flags)
