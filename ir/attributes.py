@@ -1,6 +1,7 @@
 """Attribute values and their text.
 
-    true  none  3  0x1f  0.5  inf  (1.0, -2.0)  "text"  [1, [2, 3]]  f32[2,3]  bf16  $cell  @function
+    true  none  3  0x1f  0.5  inf  (1.0, -2.0)  "text"  [1, [2, 3]]  $cell  @function
+    f32[2,3]  bf16         types and element types        numpy.float32  NumPy's
     f32[2] [1.0, 2.0]      a NumPy array        f32[] 0.5      a NumPy scalar
     opaque"relu#3@5f0c…"   an object without a text; see `Opaque`
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .core import Cell, Function, Type
-from .dtypes import F64, DType, dtype_of
+from .dtypes import F64, DType, dtype_of, is_element_type
 from .literals import array_text, int_text, scalar_text, string_text
 from .opaque import Opaque, opaque_token
 from .opdef import OpDef
@@ -40,6 +41,8 @@ def value_text(value: Any, name_of: NameOf) -> str:
         return name_of(value)
     if type(value) in (tuple, list):
         return f"[{', '.join([value_text(v, name_of) for v in value])}]"
+    if isinstance(value, np.dtype) and is_element_type(value):
+        return f"numpy.{value.name}"
     array = _as_array(value)
     if array is None:
         return f'opaque"{opaque_token(value)}"'

@@ -16,9 +16,9 @@ NO_ATTRIBUTES: Mapping[str, Any] = {}
 class Builder:
     """Collects the operations and local cells of one region.
 
-    Every row is a method: `b.mul(x, y)`, `b.reduce_sum(x, axes=(0,))`, `b.read(cell=c)`. A row with one result gives
-    that `Value`, one with none gives (), others a tuple. New operations get `location`; set it (or use `at`) before
-    emitting.
+    Every row is a method: `b.mul(x, y)`, `b.reduce_sum(x, axes=(0,))`, `b.read(cell=c)`. A row with one
+    result gives that `Value`, one with none gives (), others a tuple. New operations get `location`; set it
+    (or use `at`) before emitting.
     """
 
     def __init__(self, location: Location = UNKNOWN) -> None:
@@ -62,7 +62,9 @@ class Builder:
         return op.results
 
     def copy(self, op: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
-        """Appends `op` on other operands of the same types, with new results and, inside its regions, new values."""
+        """Appends `op` on other operands of the same types, with new results and, inside its regions, new
+        values.
+        """
         results = tuple(Value(r.type, r.name) for r in op.results)
         regions = tuple(clone_region(r) for r in op.regions)
         return self.append(Operation(op.opdef, tuple(operands), results, op.attributes, regions, op.location))
@@ -92,10 +94,17 @@ class Builder:
 
     def region(self, params: Iterable[Value], results: Iterable[Value]) -> Region:
         """The finished region."""
-        return Region(tuple(params), tuple(self.operations), tuple(results), tuple(self.locals), self.location)
+        return Region(
+            tuple(params), tuple(self.operations), tuple(results), tuple(self.locals), self.location
+        )
 
     def function(
-        self, name: str, params: Iterable[Value], results: Iterable[Value], location: Location = UNKNOWN, **facts: Any
+        self,
+        name: str,
+        params: Iterable[Value],
+        results: Iterable[Value],
+        location: Location = UNKNOWN,
+        **facts: Any,
     ) -> Function:
         """The finished function; `facts` become its attributes."""
         return Function(name, self.region(params, results), facts, location)
@@ -108,7 +117,9 @@ def _zero_scalar(type: Type) -> Any:
 
 
 def clone_region(region: Region) -> Region:
-    """The same region made of new values, so that it may stand in a second place. Local cells are renewed too."""
+    """The same region made of new values, so that it may stand in a second place. Local cells are renewed
+    too.
+    """
     cells = {c: Cell(c.name, c.type, c.role, c.of) for c in region.locals}
     return _clone(region, {}, cells)
 

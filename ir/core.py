@@ -1,11 +1,11 @@
 """The objects of the IR. They are frozen, compared by identity, and carry no use lists: a pass builds anew.
 
-    Module    state cells and functions
-    Function  a name and a body; its effects are its body's
-    Region    one block: parameters, operations, results, and the local cells it owns
-    Operation a row, operands, attributes, regions, results, a location
-    Value     what an operation or a region header binds
-    Cell      a named place that is read and written: the user's state, or a shadow of one
+Module    state cells and functions
+Function  a name and a body; its effects are its body's
+Region    one block: parameters, operations, results, and the local cells it owns
+Operation a row, operands, attributes, regions, results, a location
+Value     what an operation or a region header binds
+Cell      a named place that is read and written: the user's state, or a shadow of one
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,7 +43,9 @@ class Type:
 
     @property
     def differentiable(self) -> bool:
-        """Whether values of this type have tangents: real and complex numbers do, integers, booleans, keys do not."""
+        """Whether values of this type have tangents: real and complex numbers do, integers, booleans, keys do
+        not.
+        """
         return self.dtype.differentiable
 
     def with_shape(self, shape: Iterable[int]) -> "Type":
@@ -148,7 +150,9 @@ class Operation:
 
     @property
     def removable(self) -> bool:
-        """Whether nothing but the results would be missed: no cell changes, nothing outside the program happens."""
+        """Whether nothing but the results would be missed: no cell changes, nothing outside the program
+        happens.
+        """
         return not self.external and not any(e.changes for e in self.effects.values())
 
     def __repr__(self) -> str:
@@ -157,7 +161,8 @@ class Operation:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Region:
-    """One block, isolated from above: it sees its parameters, its own values, and cells. `results` are what it yields.
+    """One block, isolated from above: it sees its parameters, its own values, and cells. `results` are what
+    it yields.
 
     `locals` are cells that are zero at each entry and gone at the end.
     """
@@ -176,7 +181,9 @@ class Region:
         for op in self.operations:
             external = external or op.external
             for cell, effect in op.effects.items():
-                effects[cell] = effects.get(cell, Effect(0)) | effect
+                known = effects.get(cell)
+                # Combining flags is slow, and most cells have one kind of effect.
+                effects[cell] = effect if known is None or known == effect else known | effect
         for cell in self.locals:
             effects.pop(cell, None)
         object.__setattr__(self, "effects", effects or NO_EFFECTS)
@@ -189,7 +196,9 @@ class Region:
 
 
 class _Printed:
-    """What `str` shows as text. The printer is written in terms of these classes, so it makes itself known here."""
+    """What `str` shows as text. The printer is written in terms of these classes, so it makes itself known
+    here.
+    """
 
     __slots__ = ()
 
@@ -262,8 +271,12 @@ class Module(_Printed):
         return Module(named, functions)
 
     def replace(self, functions: Mapping[Function, Function]) -> "Module":
-        """This module with some functions exchanged; the callers among the rest must already be exchanged too."""
-        return Module(self.cells, {new.name: new for new in (functions.get(f, f) for f in self.functions.values())})
+        """This module with some functions exchanged; the callers among the rest must already be exchanged
+        too.
+        """
+        return Module(
+            self.cells, {new.name: new for new in (functions.get(f, f) for f in self.functions.values())}
+        )
 
 
 def reachable(function: Function, seen: set[Function] | None = None) -> Iterator[Function]:

@@ -47,7 +47,8 @@ def _standard() -> Iterator[DType]:
     yield DType("c128", "c", np.dtype(np.complex128))
     yield DType("bf16", "f", np.dtype(ml_dtypes.bfloat16))
     for name in ("int2", "int4", "uint2", "uint4"):
-        yield DType(name.replace("uint", "u").replace("int", "i"), name[0], np.dtype(getattr(ml_dtypes, name)))
+        short = name.replace("uint", "u").replace("int", "i")
+        yield DType(short, name[0], np.dtype(getattr(ml_dtypes, name)))
     for name in vars(ml_dtypes):
         if name.startswith(("float8_", "float4_", "float6_")):
             yield DType(name.replace("float", "f", 1), "f", np.dtype(getattr(ml_dtypes, name)))
@@ -66,7 +67,8 @@ def dtype(name: str) -> DType:
     found = _BY_NAME.get(name)
     if found is None:
         if not (name.startswith("key<") and name.endswith(">") and name[4:-1].isidentifier()):
-            raise IRTypeError(f"there is no element type {name!r}; known are {', '.join(_BY_NAME)} and key<impl>")
+            known = ", ".join(_BY_NAME)
+            raise IRTypeError(f"there is no element type {name!r}; known are {known} and key<impl>")
         found = _BY_NAME.setdefault(name, DType(name, "k", None))
     return found
 
@@ -82,5 +84,24 @@ def dtype_of(numpy_dtype: object) -> DType:
         raise IRTypeError(f"NumPy's {np.dtype(numpy_dtype)} is not an element type of jax")  # pyright: ignore[reportArgumentType, reportCallIssue]
     return found
 
+
+def is_element_type(numpy_dtype: object) -> bool:
+    """Whether a NumPy dtype is that of an element type."""
+    return numpy_dtype in _BY_NUMPY
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The NumPy dtype that NumPy calls by that name, if it is an element type: `float32`, `bfloat16`.
+
+    Raises:
+        IRTypeError: there is none.
+    """
+    found = _NUMPY_NAMES.get(name)
+    if found is None:
+        raise IRTypeError(f"there is no element type that NumPy calls {name}")
+    return found
+
+
+_NUMPY_NAMES = {d.numpy.name: d.numpy for d in _BY_NAME.values() if d.numpy is not None}
 
 BOOL, I32, F32, F64 = dtype("bool"), dtype("i32"), dtype("f32"), dtype("f64")

@@ -13,7 +13,8 @@ Array = Any
 
 
 class Machine:
-    """Runs regions on arrays. `cells` holds what each cell holds now; rows with effects read and change it."""
+    """Runs regions on arrays. `cells` holds what each cell holds now; rows with effects read and change it.
+    """
 
     def __init__(self, cells: Mapping[Cell, Array]) -> None:
         self.cells: dict[Cell, Array] = dict(cells)
@@ -89,4 +90,6 @@ def _check_results(op: Operation, found: Sequence[Array]) -> None:
     if len(found) != len(op.results):
         raise EvaluationError(f"{op.name} gave {len(found)} results, expected {len(op.results)}")
     for i, (array, value) in enumerate(zip(found, op.results, strict=True)):
-        _check(f"result {i} of {op.name} (at {op.location.source})", array, value.type)
+        type = value.type
+        if getattr(array, "shape", None) != type.shape or array.dtype != type.dtype.numpy:
+            _check(f"result {i} of {op.name} (at {op.location.source})", array, type)

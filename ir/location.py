@@ -24,7 +24,8 @@ class Unknown(Location):
 
 @dataclass(frozen=True, slots=True)
 class Source(Location):
-    """A place in a file; line and column count from 1 and 0, as Python's own do. Printed `loc("f.py":3:4)`."""
+    """A place in a file; line and column count from 1 and 0, as Python's own do. Printed `loc("f.py":3:4)`.
+    """
 
     file: str
     line: int
@@ -62,7 +63,9 @@ class LazySource(Location):
 
 @dataclass(frozen=True, slots=True)
 class Derived(Location):
-    """An operation that the pass `by` made from the one at `base`. Printed `loc(transpose(linearize("f.py":3:4)))`."""
+    """An operation that the pass `by` made from the one at `base`. Printed
+    `loc(transpose(linearize("f.py":3:4)))`.
+    """
 
     by: str
     base: Location

@@ -1,6 +1,7 @@
 """What an operation is: one row holds its type rule, meaning, derivative, batching rule and lowering.
 
-Rows are declared in `ops/` and found by name through `lookup`. A pass asks a row, never a list of names of its own.
+Rows are declared in `ops/` and found by name through `lookup`. A pass asks a row, never a list of names of
+its own.
 """
 
 import inspect
@@ -25,12 +26,12 @@ Tangents = Sequence[Value | None]
 class Jvp:
     """The tangents follow from a rule that emits IR: `rule(b, op, operands, tangents, results)`.
 
-    `op` gives attributes and types; `operands` and `results` are the primal values to use; a tangent is None where
-    it is zero. The rule returns the tangent of the result (a tuple for several results), or None where it is zero.
-    What it emits must be linear in the tangents.
+    `op` gives attributes and types; `operands` and `results` are the primal values to use; a tangent is None
+    where it is zero. The rule returns the tangent of the result (a tuple for several results), or None where
+    it is zero. What it emits must be linear in the tangents.
 
-    `transpose(b, op, index, cotangent, operands)`, if given, is as in `Linear`, for an operation that is linear in
-    some operands while the others are known: a quotient in its numerator.
+    `transpose(b, op, index, cotangent, operands)`, if given, is as in `Linear`, for an operation that is
+    linear in some operands while the others are known: a quotient in its numerator.
     """
 
     rule: Callable[..., Any]
@@ -41,9 +42,9 @@ class Jvp:
 class Linear:
     """The operation is linear in its differentiable operands: in "all" of them together, or in "each" alone.
 
-    `transpose(b, op, index, cotangent, operands)` emits the cotangent of operand `index`; the other operands are
-    primal values where they are known and None where they are linear too. `missing(b, op, tangents)`, if given,
-    is the tangent of an "all" operation when some tangents are None (otherwise they become zeros).
+    `transpose(b, op, index, cotangent, operands)` emits the cotangent of operand `index`; the other operands
+    are primal values where they are known and None where they are linear too. `missing(b, op, tangents)`, if
+    given, is the tangent of an "all" operation when some tangents are None (otherwise they become zeros).
     """
 
     over: Literal["all", "each"]
@@ -71,7 +72,9 @@ Derivative = Jvp | Linear | Zero | Undefined
 # ------------------------------------------------------------------------------------------------ samples
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Operands to test a row with: floats uniform in [low, high), integers in [ints[0], ints[1]], booleans at random."""
+    """Operands to test a row with: floats uniform in [low, high), integers in [ints[0], ints[1]], booleans at
+    random.
+    """
 
     types: tuple[Type, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -87,14 +90,16 @@ def sample(
     return Sample(tuple(map(Type.parse, types)), attributes, low, high, ints)
 
 
-# ------------------------------------------------------------------------------------------------ op definitions
+# ----------------------------------------------------------------------------------------- op definitions
 class OpDef(ABC):
     """What every operation answers. `Row` declares plain ones, `StructuredOp` those with regions or a callee."""
 
     name: str
     doc: str
     segments: tuple[str, ...] = ()
-    """Names of the groups that operands fall into; attributes of these names hold the lengths of all but the last."""
+    """Names of the groups that operands fall into; attributes of these names hold the lengths of all but the
+    last.
+    """
     symbols: tuple[str, ...] = ()
     """Attributes that print before the operands: `cell` as `$name`, `callee` as `@name`."""
     may_be_nan: bool = False
@@ -119,7 +124,12 @@ class OpDef(ABC):
         return PURE
 
     def jvp_of(
-        self, b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]
+        self,
+        b: "Builder",
+        op: Operation,
+        operands: Sequence[Value],
+        tangents: Tangents,
+        results: Sequence[Value],
     ) -> list[Value | None]:
         """Emits the tangents of the results; at least one of `tangents` is given."""
         raise IRError(f"{self.name} has no jvp of its own: a pass must use its linearize rule")
@@ -133,7 +143,9 @@ class OpDef(ABC):
     def batch_of(
         self, b: "Builder", op: Operation, operands: Sequence[Value], batched: Sequence[bool]
     ) -> Sequence[Value]:
-        """Emits the operation on operands of which some carry a leading batch axis; every result then carries it."""
+        """Emits the operation on operands of which some carry a leading batch axis; every result then carries
+        it.
+        """
         raise IRError(f"{self.name} has no batching rule of its own: a pass must use its batch rule")
 
     @abstractmethod
@@ -149,11 +161,12 @@ class Row(OpDef):
     """The declaration of a plain operation; see docs/ir.md for the table made from all of them.
 
     Fields:
-        type_rule: `(*operand types, **attributes) -> Type | tuple[Type, ...]`; its keyword-only parameters are the
-            attributes of the operation, all required.
+        type_rule: `(*operand types, **attributes) -> Type | tuple[Type, ...]`; its keyword-only parameters
+            are the attributes of the operation, all required.
         evaluate: `(*numpy arrays, **attributes) -> array | tuple`.
         derivative: one of `Jvp`, `Linear`, `Zero`, `Undefined`.
-        batch: `(b, op, operands, batched) -> Value | tuple`; batched operands carry a leading axis, results must.
+        batch: `(b, op, operands, batched) -> Value | tuple`; batched operands carry a leading axis, results
+            must.
         lower: a StableHLO operation of the same operands, or `(hlo, op, *operands) -> value | sequence`.
         samples: operands to test with.
         effect: the effect on the cell in attribute `cell`, for the four state effects.
@@ -203,7 +216,12 @@ class Row(OpDef):
         return ({op.attributes["cell"]: self.effect}, False) if self.effect else PURE
 
     def jvp_of(
-        self, b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents, results: Sequence[Value]
+        self,
+        b: "Builder",
+        op: Operation,
+        operands: Sequence[Value],
+        tangents: Tangents,
+        results: Sequence[Value],
     ) -> list[Value | None]:
         rule = self.derivative
         if isinstance(rule, Jvp):
@@ -220,7 +238,9 @@ class Row(OpDef):
     ) -> list[Value | None]:
         transpose = getattr(self.derivative, "transpose", None)
         if transpose is None:
-            raise DerivativeError(f"{self.name} is not linear and cannot be transposed (at {op.location.source})")
+            raise DerivativeError(
+                f"{self.name} is not linear and cannot be transposed (at {op.location.source})"
+            )
         if getattr(self.derivative, "over", "") == "each" and sum(x is None for x in operands) > 1:
             raise DerivativeError(
                 f"{self.name} of two linear operands is not linear and cannot be transposed (at {op.location.source})"
@@ -274,7 +294,8 @@ def _linear_tangent(
 class StructuredOp(OpDef):
     """An operation with regions or a callee. All of its rules stand in one file of `ops/`.
 
-    The contexts are those of the passes: `ThreadContext`, `LinearizeContext`, `TransposeContext`, `BatchContext`.
+    The contexts are those of the passes: `ThreadContext`, `LinearizeContext`, `TransposeContext`,
+    `BatchContext`.
     """
 
     effects_from: ClassVar[str] = "regions"
@@ -300,8 +321,9 @@ class StructuredOp(OpDef):
     def activity(
         self, walk: Any, op: Operation, active: tuple[bool, ...], cells: frozenset[Cell]
     ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
-        """Which results may have tangents, and which touched cells a nonzero shadow afterwards, if the operands
-        flagged in `active` have tangents and `cells` are the touched ones with a nonzero shadow before.
+        """Which results may have tangents, and which touched cells a nonzero shadow afterwards, if the
+        operands flagged in `active` have tangents and `cells` are the touched ones with a nonzero shadow
+        before.
 
         `walk.region(region, active, cells)` answers the same for a region.
         """
@@ -315,8 +337,8 @@ class StructuredOp(OpDef):
         given: tuple[bool, ...],
         cells: frozenset[Cell],
     ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
-        """The same for the transposed operation: which of the `linear` operands may get a cotangent, and which
-        touched cells may have a nonzero one at its end, if the results flagged in `given` have one.
+        """The same for the transposed operation: which of the `linear` operands may get a cotangent, and
+        which touched cells may have a nonzero one at its end, if the results flagged in `given` have one.
 
         `walk.region(region, linear, given, cells)` answers the same for a region.
         """
@@ -338,7 +360,7 @@ class StructuredOp(OpDef):
         """Emits the operation with a leading batch axis on some operands and cells."""
 
 
-# ------------------------------------------------------------------------------------------------ the registry
+# ------------------------------------------------------------------------------------------- the registry
 ROWS: dict[str, OpDef] = {}
 """Every operation of the IR by name; filled by importing `ops`."""
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .core import Cell, Function, Type
-from .dtypes import DType, dtype
+from .dtypes import DType, dtype, numpy_dtype
 from .errors import IRSyntaxError, IRTypeError
 from .literals import LiteralError, read_blob, read_complex, read_float, read_int, read_number, read_string
 from .opaque import opaque_value
@@ -124,7 +124,9 @@ def _check_depth(node: ListNode, scope: Scope, place: Token) -> None:
 
 
 def _word(text: str) -> Any:
-    return _WORDS[text] if text in _WORDS else dtype(text)
+    if text in _WORDS:
+        return _WORDS[text]
+    return numpy_dtype(text[6:]) if text.startswith("numpy.") else dtype(text)
 
 
 def _blob(text: str) -> Any:

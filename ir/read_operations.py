@@ -80,7 +80,9 @@ def check_types(
     except IRTypeError as e:
         raise scope.error(node.name, str(e)) from None
     if len(found) != len(declared):
-        raise scope.error(node.name, f"the number of results of {opdef.name} is {len(found)}, not {len(declared)}")
+        raise scope.error(
+            node.name, f"the number of results of {opdef.name} is {len(found)}, not {len(declared)}"
+        )
     for binder, right, wrong in zip(node.results, found, declared, strict=True):
         if right != wrong:
             raise scope.error(binder.type, f"{opdef.name} gives {right} here, not {wrong}")

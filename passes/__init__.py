@@ -4,7 +4,9 @@ For one function at a time, as the transforms work, each pass has a function of 
 """
 
 if __name__ != "stategrad.passes":
-    raise ImportError("import this package as stategrad.passes: under another name every class would exist twice")
+    raise ImportError(
+        "import this package as stategrad.passes: under another name every class would exist twice"
+    )
 
 from .batch import Batch, batch_function
 from .cse import Cse, cse_function

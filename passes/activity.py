@@ -1,4 +1,5 @@
-"""Which values have tangents and which shadow cells may be nonzero, at each point, found before anything is built.
+"""Which values have tangents and which shadow cells may be nonzero, at each point, found before anything is
+built.
 
 The two walks look at a region once per question and remember the answer; loops ask until nothing grows. So a
 program is built once, however deep its loops, and what the walks say is never less than what is built.
@@ -22,8 +23,8 @@ class Activity:
         self._known: dict[tuple[Region, Flags, Cells], tuple[Flags, Cells]] = {}
 
     def region(self, region: Region, active: Flags, cells: Cells) -> tuple[Flags, Cells]:
-        """Which results may have tangents if the flagged parameters do, and which of the region's outer cells a
-        nonzero shadow at its end if `cells` have one at its entry.
+        """Which results may have tangents if the flagged parameters do, and which of the region's outer cells
+        a nonzero shadow at its end if `cells` have one at its entry.
         """
         touched = frozenset(c for c in cells if c in region.effects)
         key = region, active, touched
@@ -103,8 +104,8 @@ class CotangentActivity:
         return found
 
     def region(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> tuple[Flags, Cells]:
-        """Which parameters may get a cotangent if the flagged results have one, and which outer cells may have a
-        nonzero one at the region's start if `cells` have at its end.
+        """Which parameters may get a cotangent if the flagged results have one, and which outer cells may
+        have a nonzero one at the region's start if `cells` have at its end.
         """
         asked = cotangents_asked(region, cells)
         key = region, linear, given, asked
@@ -140,8 +141,8 @@ class CotangentActivity:
 
 
 def cotangents_asked(region: Region, cells: Cells) -> Cells:
-    """Those of the cells whose cotangent on exit makes a difference to the transposed region: what a region only
-    reads it only adds to, nonzero or not.
+    """Those of the cells whose cotangent on exit makes a difference to the transposed region: what a region
+    only reads it only adds to, nonzero or not.
     """
     return frozenset(c for c in cells if c in region.effects and region.effects[c].changes)
 

@@ -32,8 +32,9 @@ def batch_function(
     names: Fresh | None = None,
     results: Sequence[bool] | None = None,
 ) -> Function:
-    """The function on parameters of which the flagged ones carry a leading axis of that size; every result does, or
-    those flagged in `results`, among which must be all that depend on a flagged parameter: see `BatchWalk`.
+    """The function on parameters of which the flagged ones carry a leading axis of that size; every result
+    does, or those flagged in `results`, among which must be all that depend on a flagged parameter: see
+    `BatchWalk`.
 
     Raises:
         IRError: the function touches cells; thread-state comes first.
@@ -132,7 +133,7 @@ class BatchContext:
         self._b.location = self._region.location
         return self._b.region(self._params, results)
 
-    # ------------------------------------------------------------------------------------------------ for rules
+    # ------------------------------------------------------------------------------------------ for rules
     def flags(self, op: Operation) -> Flags:
         """Which operands carry the axis."""
         return tuple(v in self._wide for v in op.operands)
@@ -184,7 +185,9 @@ class BatchContext:
         return _inline(self._b, region, args)
 
     def choose(self, op: Operation, index: Value, found: Sequence[Sequence[Value]]) -> list[Value]:
-        """For each element of the batch the results of the branch that its index names, as `cond` counts them."""
+        """For each element of the batch the results of the branch that its index names, as `cond` counts
+        them.
+        """
         b, chosen = self._b, list(found[0])
         for i, branch in enumerate(found[1:], 1):
             take = index

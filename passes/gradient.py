@@ -24,10 +24,11 @@ def gradient_function(
 ) -> Function:
     """A function together with its pullback.
 
-    Parameters: those of the function, a cotangent for each of `results` (by default all that can have one), and one
-    for what each of `final_cells` holds at the end. Results: those of the function, the gradient by each of `args`,
-    and the gradient by what each of `cells` holds on entry; zeros where nothing depends on it. The effects of the
-    function happen once. With `unit` the cotangents of the results are ones rather than parameters.
+    Parameters: those of the function, a cotangent for each of `results` (by default all that can have one),
+    and one for what each of `final_cells` holds at the end. Results: those of the function, the gradient by
+    each of `args`, and the gradient by what each of `cells` holds on entry; zeros where nothing depends on
+    it. The effects of the function happen once. With `unit` the cotangents of the results are ones rather
+    than parameters.
 
     Raises:
         IRTypeError: an argument, result or cell has no derivative.
@@ -79,9 +80,10 @@ def jvp_function(
 ) -> Function:
     """A function together with its tangents.
 
-    Parameters: those of the function, a tangent for each of `args`, and one for what each of `cells` holds on entry.
-    Results: those of the function, the tangent of each of `results` (by default all that can have one), and that of
-    what each of `final_cells` holds at the end. The effects of the function happen once.
+    Parameters: those of the function, a tangent for each of `args`, and one for what each of `cells` holds on
+    entry.
+    Results: those of the function, the tangent of each of `results` (by default all that can have one), and
+    that of what each of `final_cells` holds at the end. The effects of the function happen once.
 
     Raises:
         IRTypeError: an argument, result or cell has no derivative, or is asked for twice.
@@ -159,15 +161,15 @@ def _by_args(forward: _Forward, back: TransposeContext, args: Sequence[int]) -> 
 
 def _by_cells(forward: _Forward, back: TransposeContext, cells: Sequence[Cell]) -> list[Value]:
     b, shadows = back.b, [forward.shadow(c) for c in cells]
-    return [
-        b.read(cell=back.cotangent_cell(s)) if s in back.exit else b.zeros(s.type) for s in shadows
-    ]
+    return [b.read(cell=back.cotangent_cell(s)) if s in back.exit else b.zeros(s.type) for s in shadows]
 
 
 def _check_args(function: Function, args: Sequence[int]) -> None:
     for i in args:
         if not 0 <= i < len(function.params):
-            raise IRTypeError(f"@{function.name} has {len(function.params)} parameters, there is no argument {i}")
+            raise IRTypeError(
+                f"@{function.name} has {len(function.params)} parameters, there is no argument {i}"
+            )
 
 
 def _check_results(function: Function, results: Sequence[int], cells: Sequence[Cell]) -> None:
@@ -175,7 +177,9 @@ def _check_results(function: Function, results: Sequence[int], cells: Sequence[C
         if not 0 <= i < len(function.results):
             raise IRTypeError(f"@{function.name} has {len(function.results)} results, there is no result {i}")
         if not function.results[i].type.differentiable:
-            raise IRTypeError(f"result {i} of @{function.name} is {function.results[i].type}: it has no derivative")
+            raise IRTypeError(
+                f"result {i} of @{function.name} is {function.results[i].type}: it has no derivative"
+            )
     for cell in cells:
         if not cell.type.differentiable:
             raise IRTypeError(f"${cell.name}: {cell.type} has no derivative")
@@ -245,7 +249,9 @@ class Gradient(Pass):
         find = cell_named(module)
         wrt, final = list(map(find, self.wrt)), list(map(find, self.final))
         function = function_named(module, self.of)
-        return with_functions(module, gradient_function(function, self.args, wrt, self.results, final, unit=self.unit))
+        return with_functions(
+            module, gradient_function(function, self.args, wrt, self.results, final, unit=self.unit)
+        )
 
 
 @register_pass

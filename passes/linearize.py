@@ -1,10 +1,12 @@
-"""linearize: a program into a primal half that keeps residuals and a linear half, effects on shadow cells and all.
+"""linearize: a program into a primal half that keeps residuals and a linear half, effects on shadow cells and
+all.
 
     @f(args) -> results
     @f.fwd(args) -> results, saved
     @f.lin(saved, forwarded, tangents of args) -> tangents of results
 
-The shadow `$s.t` holds at entry of @f.lin the tangent of `$s` at the entry of @f, and at its exit that at the exit.
+The shadow `$s.t` holds at entry of @f.lin the tangent of `$s` at the entry of @f, and at its exit that at the
+exit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,9 +37,10 @@ from .thread_state import Threader
 class Linearized:
     """A function in two halves.
 
-    `fwd` returns the results and residuals. `lin` takes residuals (results `saved` of `fwd`), then what `forwarded`
-    names (the parameter of that index, or the value of the cell before `fwd` runs), then the tangents of the active
-    parameters; it returns the tangents of those results of the function that `results` lists.
+    `fwd` returns the results and residuals. `lin` takes residuals (results `saved` of `fwd`), then what
+    `forwarded` names (the parameter of that index, or the value of the cell before `fwd` runs), then the
+    tangents of the active parameters; it returns the tangents of those results of the function that `results`
+    lists.
     """
 
     fwd: Function
@@ -52,7 +55,8 @@ class Linearized:
 def linearize_function(
     function: Function, args: Sequence[bool], cells: Iterable[Cell] = (), names: Fresh | None = None
 ) -> Linearized:
-    """The two halves of a function, differentiated by the flagged arguments and by what `cells` hold on entry.
+    """The two halves of a function, differentiated by the flagged arguments and by what `cells` hold on
+    entry.
 
     Raises:
         IRTypeError: an argument or cell is not differentiable, or the flags do not match the parameters.
@@ -110,7 +114,7 @@ class Linearizer:
         key = function, active, cells
         found = self._functions.get(key)
         if found is None:
-            found = self._functions[key] = self._linearize(*key)
+            found = self._functions[key] = self._linearize(function, active, cells)
         return found
 
     def _linearize(self, function: Function, active: Flags, cells: Cells) -> Linearized:
@@ -147,8 +151,8 @@ class LinearizeContext:
     """The two halves of one region: while it is walked, what the rules of structured operations work with;
     afterwards the values and cells that those of the region around it need.
 
-    `params`, `results` are those of the primal half; `tangent_params`, `result_tangents` have None where there is no
-    tangent. `exit` are the outer cells whose shadow may be nonzero at the end.
+    `params`, `results` are those of the primal half; `tangent_params`, `result_tangents` have None where
+    there is no tangent. `exit` are the outer cells whose shadow may be nonzero at the end.
     """
 
     def __init__(self, run: Linearizer, region: Region, active: Flags, cells: Cells) -> None:
@@ -174,7 +178,7 @@ class LinearizeContext:
         self._entry: dict[Value, Cell] = {}
         self._changed: set[Cell] = set(region.locals)
 
-    # ------------------------------------------------------------------------------------------------ the walk
+    # ------------------------------------------------------------------------------------------- the walk
     def run_all(self, region: Region) -> None:
         """Walks the region and closes the account of its cells."""
         b = self.b
@@ -256,7 +260,7 @@ class LinearizeContext:
             self._changed.add(cell)
             self._held.pop(cell, None)
 
-    # ------------------------------------------------------------------------------------------------ for rules
+    # ------------------------------------------------------------------------------------------ for rules
     def operands(self, op: Operation) -> list[Value]:
         """The primal values of the operands."""
         return [self._primal[v] for v in op.operands]
@@ -334,13 +338,15 @@ class LinearizeContext:
     def finish(
         self, op: Operation, results: Sequence[Value], tangents: Mapping[int, Value], exit: Cells
     ) -> None:
-        """Says what the results of `op` and their tangents are, and which cells that it touches are active now."""
+        """Says what the results of `op` and their tangents are, and which cells that it touches are active
+        now.
+        """
         self._bind(op, results, tangents)
         self._forget(c for c, e in op.effects.items() if e.changes)
         self._cells.difference_update(op.effects)
         self._cells.update(exit)
 
-    # ------------------------------------------------------------------------------------------------ afterwards
+    # ----------------------------------------------------------------------------------------- afterwards
     @property
     def residuals(self) -> Mapping[Value, Value]:
         """The primal values that the linear half uses, with their parameters there."""

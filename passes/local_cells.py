@@ -8,9 +8,9 @@ from .thread_state import Threader
 
 
 def with_local_cells(function: Function, cells: Iterable[Cell]) -> Function:
-    """The function, which is given up, with those of `cells` that it touches as its own: zero at its entry, gone at
-    its end. Calls that touch them call twins, under the same names, that take and return what they hold; other effects
-    stay effects.
+    """The function, which is given up, with those of `cells` that it touches as its own: zero at its entry,
+    gone at its end. Calls that touch them call twins, under the same names, that take and return what they
+    hold; other effects stay effects.
     """
     body = function.body
     mine = [c for c in dict.fromkeys(cells) if c in body.effects]

@@ -8,8 +8,8 @@ from stategrad.ir import Cell, Function, IRError, Module, Names, Region, clone_r
 
 @dataclass(frozen=True)
 class Fresh:
-    """Gives out names of cells and of functions. Programs mean the same whatever they are called; their text does
-    not, so two cells of one module never share a name.
+    """Gives out names of cells and of functions. Programs mean the same whatever they are called; their text
+    does not, so two cells of one module never share a name.
     """
 
     cells: Names = field(default_factory=Names)
@@ -40,8 +40,8 @@ def cells_of(region: Region) -> Iterator[Cell]:
 
 
 def with_own_locals(region: Region) -> Region:
-    """The region itself, or, where it or a region inside has local cells, a copy with cells of its own: so that what
-    is made from it can stand beside it in one module.
+    """The region itself, or, where it or a region inside has local cells, a copy with cells of its own: so
+    that what is made from it can stand beside it in one module.
     """
     return clone_region(region) if _has_locals(region) else region
 
@@ -65,7 +65,9 @@ def cell_named(module: Module) -> Callable[[str], Cell]:
 
     def find(name: str) -> Cell:
         if name not in module.cells:
-            raise IRError(f"the module has no cell ${name}; it has: {', '.join(map('${}'.format, module.cells)) or 'none'}")
+            raise IRError(
+                f"the module has no cell ${name}; it has: {', '.join(map('${}'.format, module.cells)) or 'none'}"
+            )
         return module.cells[name]
 
     return find
@@ -78,5 +80,7 @@ def function_named(module: Module, name: str) -> Function:
         IRError: there is none of that name.
     """
     if name not in module.functions:
-        raise IRError(f"the module has no function @{name}; it has: {', '.join(map('@{}'.format, module.functions))}")
+        raise IRError(
+            f"the module has no function @{name}; it has: {', '.join(map('@{}'.format, module.functions))}"
+        )
     return module.functions[name]

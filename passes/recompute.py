@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Again(NamedTuple):
-    """A region whose parameters are: those of the primal half listed in `params`, the values that `cells` hold at its
-    entry, and the tangents.
+    """A region whose parameters are: those of the primal half listed in `params`, the values that `cells`
+    hold at its entry, and the tangents.
     """
 
     region: Region

@@ -1,4 +1,5 @@
-"""The two builders of linearize: what depends on a tangent goes to the linear half, all else to the primal half.
+"""The two builders of linearize: what depends on a tangent goes to the linear half, all else to the primal
+half.
 
 A derivative rule writes both through one builder and need not know which half an operation belongs to.
 """
@@ -23,8 +24,8 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 class LinearHalf(Builder):
-    """Builds the linear half. Primal values that it is given become parameters (`residuals`) at their first use;
-    operations without operands, such as constants, are made again instead.
+    """Builds the linear half. Primal values that it is given become parameters (`residuals`) at their first
+    use; operations without operands, such as constants, are made again instead.
     """
 
     def __init__(self, sources: Mapping[Value, Operation], location: Location = UNKNOWN) -> None:
@@ -71,9 +72,11 @@ class LinearHalf(Builder):
 
 
 class RoutingBuilder(Builder):
-    """Builds the primal half, and passes on to `linear` every operation that has a tangent among its operands.
+    """Builds the primal half, and passes on to `linear` every operation that has a tangent among its
+    operands.
 
-    What rules emit without operands waits until the primal half needs it: most of it only the linear half does.
+    What rules emit without operands waits until the primal half needs it: most of it only the linear half
+    does.
     """
 
     def __init__(self) -> None:
@@ -97,7 +100,9 @@ class RoutingBuilder(Builder):
         return super().emit(opdef, operands, attributes, regions, names, location)
 
     def copy(self, op: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
-        return self.emit(op.opdef, operands, op.attributes, tuple(map(clone_region, op.regions)), (), op.location)
+        return self.emit(
+            op.opdef, operands, op.attributes, tuple(map(clone_region, op.regions)), (), op.location
+        )
 
     def append(self, op: Operation) -> tuple[Value, ...]:
         """Takes an operation made by a rule."""

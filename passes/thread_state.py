@@ -12,8 +12,8 @@ from .spec import CellName
 
 
 class Threaded(NamedTuple):
-    """A pure function: its parameters are the values of `inputs` and then the old ones, its results the old ones
-    and then the values of `outputs`.
+    """A pure function: its parameters are the values of `inputs` and then the old ones, its results the old
+    ones and then the values of `outputs`.
     """
 
     function: Function
@@ -22,8 +22,8 @@ class Threaded(NamedTuple):
 
 
 def thread_function(function: Function, keep: Iterable[Cell] = ()) -> Threaded:
-    """The pure twin of a function. `inputs` are the cells whose value on entry matters; `outputs` the cells that may
-    change, and those in `keep`, changed or not. A function that is pure already comes back as it is.
+    """The pure twin of a function. `inputs` are the cells whose value on entry matters; `outputs` the cells
+    that may change, and those in `keep`, changed or not. A function that is pure already comes back as it is.
     """
     return Threader().function(function, tuple(keep))
 
@@ -79,7 +79,9 @@ class Threader:
         inner.b.location = body.location
         region = inner.b.region([*(v for v in entry if v in used), *params], results)
         facts = {k: v for k, v in function.attributes.items() if k != "known" or not inputs}
-        return Threaded(Function(self._rename(function.name), region, facts, function.location), inputs, outputs)
+        return Threaded(
+            Function(self._rename(function.name), region, facts, function.location), inputs, outputs
+        )
 
 
 class ThreadContext:
@@ -92,7 +94,7 @@ class ThreadContext:
         self._env: dict[Value, Value] = {}
         self._now: dict[Cell, Value | None] = {}
 
-    # ------------------------------------------------------------------------------------------------ for rules
+    # ------------------------------------------------------------------------------------------ for rules
     def operands(self, op: Operation) -> list[Value]:
         """The new values of the operands."""
         return [self._env[v] for v in op.operands]

@@ -3,8 +3,8 @@
     @f.lin(known, tangents) -> tangents of results
     @f.lin.T(known, cotangents of results) -> cotangents of the linear parameters
 
-The cell `$s.ct` holds at entry of @f.lin.T the cotangent of what `$s` holds at the exit of @f.lin, and at its exit the
-cotangent of what `$s` held at the entry.
+The cell `$s.ct` holds at entry of @f.lin.T the cotangent of what `$s` holds at the exit of @f.lin, and at its
+exit the cotangent of what `$s` held at the entry.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,8 +31,9 @@ from .names import Fresh, with_own_locals
 
 @dataclass(frozen=True)
 class Transposed:
-    """The pullback of a linear function: it returns the cotangents of those parameters that `results` lists; the
-    others get none. `exit` are the cells (of the linear function) whose cotangent may be nonzero at its end.
+    """The pullback of a linear function: it returns the cotangents of those parameters that `results` lists;
+    the others get none. `exit` are the cells (of the linear function) whose cotangent may be nonzero at its
+    end.
     """
 
     function: Function
@@ -48,11 +49,12 @@ def transpose_function(
     cells: Iterable[Cell] | None = None,
     names: Fresh | None = None,
 ) -> Transposed:
-    """The pullback of a linear function: parameters are the known ones and then a cotangent for each flagged result.
+    """The pullback of a linear function: parameters are the known ones and then a cotangent for each flagged
+    result.
 
     Args:
-        linear: which parameters the function is linear in; by default all after the first `known` ones, as the
-            function's attribute of that name says.
+        linear: which parameters the function is linear in; by default all after the first `known` ones, as
+            the function's attribute of that name says.
         given: which results have a cotangent; by default all.
         cells: the cells that have a cotangent on exit; by default all that the function touches.
 
@@ -88,7 +90,9 @@ class Transposer:
 
     def region(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> "TransposeContext":
         """The transposed region, still open: new parameters for what is known and for the given cotangents."""
-        known = [None if flag else Value(v.type, v.name) for v, flag in zip(region.params, linear, strict=True)]
+        known = [
+            None if flag else Value(v.type, v.name) for v, flag in zip(region.params, linear, strict=True)
+        ]
         cotangents = [
             Value(v.type, _cotangent_name(v)) if flag else None
             for v, flag in zip(region.results, given, strict=True)
@@ -103,7 +107,9 @@ class Transposer:
         given: Sequence[Value | None],
         cells: Cells,
     ) -> "TransposeContext":
-        """The transposed region, emitted at the place of `b`; parameters without a value in `known` are linear."""
+        """The transposed region, emitted at the place of `b`; parameters without a value in `known` are
+        linear.
+        """
         made = TransposeContext(self, b, region, known, given, cells)
         made.run_all()
         return made
@@ -114,14 +120,16 @@ class Transposer:
         key = function, linear, given, asked
         found = self._functions.get(key)
         if found is None:
-            found = self._functions[key] = self._transpose(*key)
+            found = self._functions[key] = self._transpose(function, linear, given, asked)
         return replace(found, exit=found.exit | (cells - asked))
 
     def _transpose(self, function: Function, linear: Flags, given: Flags, cells: Cells) -> Transposed:
         inner = self.region(with_own_locals(function.body), linear, given, cells)
         back = [i for i, c in enumerate(inner.found) if c is not None]
         known = [v for v in inner.known_params if v is not None]
-        region = inner.region([*known, *(v for v in inner.given_results if v is not None)], [inner.found[i] for i in back])
+        region = inner.region(
+            [*known, *(v for v in inner.given_results if v is not None)], [inner.found[i] for i in back]
+        )
         name = self.names.functions.fresh(f"{function.name}.T")
         made = Function(name, region, {"known": len(known)}, function.location)
         return Transposed(made, tuple(back), inner.exit, self.cotangent_cells)
@@ -130,9 +138,9 @@ class Transposer:
 class TransposeContext:
     """One region being transposed: what the rules of structured operations work with.
 
-    `known` are the values of the parameters that are not linear, `given` the cotangents of the results; afterwards
-    `found` are the cotangents of the parameters, and `exit` the outer cells whose cotangent may be nonzero. All have
-    None where there is nothing.
+    `known` are the values of the parameters that are not linear, `given` the cotangents of the results;
+    afterwards `found` are the cotangents of the parameters, and `exit` the outer cells whose cotangent may be
+    nonzero. All have None where there is nothing.
     """
 
     def __init__(
@@ -157,7 +165,7 @@ class TransposeContext:
         self._cotangent: dict[Value, Value] = {}
         self._cells = set(cells)
 
-    # ------------------------------------------------------------------------------------------------ the walk
+    # ------------------------------------------------------------------------------------------- the walk
     def run_all(self) -> None:
         """Walks the linear operations backwards; the others are copied where their results are needed."""
         region = self._region
@@ -191,7 +199,11 @@ class TransposeContext:
     def _effect(self, op: Operation) -> None:
         """The table of the four effects; a cell that is not active has a zero cotangent and stays untouched."""
         ((cell, effect),) = op.effects.items()
-        b, shadow, active = self.b.at("transpose", op.location), self._run.cotangent_cell(cell), cell in self._cells
+        b, shadow, active = (
+            self.b.at("transpose", op.location),
+            self._run.cotangent_cell(cell),
+            cell in self._cells,
+        )
         if effect in (Effect.WRITE, Effect.ACCUMULATE):
             if active:
                 self.add(op.operands[0], (b.take if effect == Effect.WRITE else b.read)(cell=shadow))
@@ -206,7 +218,7 @@ class TransposeContext:
             b.take(cell=shadow)
             self._cells.discard(cell)
 
-    # ------------------------------------------------------------------------------------------------ for rules
+    # ------------------------------------------------------------------------------------------ for rules
     def linear_flags(self, op: Operation) -> Flags:
         """Which operands are linear."""
         return tuple(v in self._part.values for v in op.operands)
@@ -269,7 +281,7 @@ class TransposeContext:
         self._cells.difference_update(op.effects)
         self._cells.update(exit)
 
-    # ------------------------------------------------------------------------------------------------ as a child
+    # ----------------------------------------------------------------------------------------- as a child
     def found_or_zero(self, index: int) -> Value:
         """The cotangent of a parameter, made where there is none."""
         found = self.found[index]

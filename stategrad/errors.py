@@ -1,4 +1,6 @@
-"""What can go wrong for a user. Each message says what was given, what was expected, where, and what to write instead."""
+"""What can go wrong for a user. Each message says what was given, what was expected, where, and what to write
+instead.
+"""
 
 
 class StategradError(Exception):
@@ -14,4 +16,6 @@ class TraceError(StategradError, TypeError):
 
 
 class GradientError(StategradError, ValueError):
-    """A gradient was asked for that does not exist: of a non-scalar, by an integer, by a State that is not used."""
+    """A gradient was asked for that does not exist: of a non-scalar, by an integer, by a State that is not
+    used.
+    """

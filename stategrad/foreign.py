@@ -1,7 +1,7 @@
 """Foreign operations: primitives of JAX without a row of their own. All their rules come from JAX.
 
-A rule is traced for the single primitive, imported, and kept: by the parameters, the types of the operands, and
-which of them are active, linear or batched.
+A rule is traced for the single primitive, imported, and kept: by the parameters, the types of the operands,
+and which of them are active, linear or batched.
 """
 
 from collections import OrderedDict
@@ -11,8 +11,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from stategrad.ir import Builder, DerivativeError, Derived, Function, IRTypeError, LazySource, Location
-from stategrad.ir import OpDef, Operation, Region, Type, Value
+from stategrad.ir import (
+    Builder,
+    DerivativeError,
+    Derived,
+    Function,
+    IRTypeError,
+    LazySource,
+    Location,
+    OpDef,
+    Operation,
+    Region,
+    Type,
+    Value,
+)
 from stategrad.ir.opdef import PURE, Effects, Tangents
 
 from . import jax_compat as compat
@@ -25,7 +37,7 @@ _KEPT = 512
 
 
 class TracedSource(LazySource):
-    """The user's line of an equation of JAX, found when it is shown; `traceback` is kept for JAX's own lowering."""
+    """The user's line of an equation, found when it is shown; JAX's lowering needs the `traceback` too."""
 
     __slots__ = ("traceback",)
 
@@ -35,7 +47,7 @@ class TracedSource(LazySource):
 
 
 class ForeignOp(OpDef):
-    """The operation that stands for one primitive of JAX. Attributes are the primitive's parameters, as JAX's objects.
+    """The operation that stands for one primitive of JAX. Attributes are its parameters, as JAX's objects.
 
     Args:
         name: without the prefix `jax.`.
@@ -183,8 +195,8 @@ class ForeignOp(OpDef):
             return trace(apply, avals, results)
         except jax.errors.UnexpectedTracerError as e:
             raise DerivativeError(
-                f"the rules of {self.name} (at {op.location.source}) close over a value of the traced function; "
-                "pass it to the custom rule as an argument"
+                f"the rules of {self.name} (at {op.location.source}) close over a value of the traced "
+                "function; pass it to the function with the custom rule as an argument"
             ) from e
         except (NotImplementedError, TypeError, ValueError, AssertionError) as e:
             what = "batching rule" if kind == "batch" else "derivative"

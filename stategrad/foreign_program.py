@@ -51,7 +51,7 @@ def jvp_program(
     active: Sequence[bool],
     import_program: Callable[[Any, str], Function],
 ) -> ForeignProgram:
-    """The tangents of a primitive: parameters are its operands, its results, and the tangents of `active` operands.
+    """The tangents of a primitive: of its operands, its results and the tangents of `active` operands.
 
     Args:
         op: an application of the primitive.
@@ -79,7 +79,7 @@ _Push = Callable[[Callable[..., list[Any]], Sequence[Any], Sequence[Any]], list[
 def _pushed(
     push: _Push, apply: Callable[..., list[Any]], active: Sequence[bool], given: list[bool]
 ) -> Callable[..., list[Any]]:
-    """A function of operands and tangents: the results, and those of their tangents that it notes in `given`."""
+    """A function of operands and tangents: the results, and their tangents as far as `given` will say."""
 
     def rule(*values: Any) -> list[Any]:
         n = len(active)
@@ -94,7 +94,7 @@ def _pushed(
 def _linearized(
     apply: Callable[..., list[Any]], primals: Sequence[Any], tangents: Sequence[Any]
 ) -> list[tuple[Any, Any]]:
-    """What `push_forward` gives, with the primal part of loops apart from their linear part, which is dearer to trace."""
+    """What `push_forward` gives, with loops split into a primal and a linear one. Dearer to trace."""
     active = [t is not None for t in tangents]
 
     def forward(*free: Any) -> list[Any]:
@@ -108,7 +108,7 @@ def _linearized(
 
 
 def _mixes(operations: Iterable[Operation], linear: set[Value]) -> bool:
-    """Whether a loop carries values that depend on `linear` ones beside values that do not: no linear program does."""
+    """Whether a loop carries values that depend on `linear` ones beside values that do not."""
     for op in operations:
         flags = [v in linear for v in op.operands]
         if not any(flags):
@@ -138,8 +138,8 @@ def _beside(op: Operation, body: Region, given: tuple[bool, ...]) -> ForeignProg
 def _known(op: Operation, body: Region, results: Sequence[Value]) -> dict[Value, Value]:
     """What in the jvp equals a result of the operation itself.
 
-    That is the same primitive on the same operands. What the jvp gives as primal results may differ from it where
-    the primitive's results mean nothing (above the diagonal in `cholesky`), except in the user's own rules.
+    That is the same primitive on the same operands. What the jvp gives as primal results may differ from it
+    where results mean nothing (above the diagonal in `cholesky`), except in the user's own rules.
     """
     known: dict[Value, Value] = {}
     operands, key = body.params[: len(op.operands)], parameter_key(op.attributes)
@@ -172,7 +172,7 @@ def _on(op: Operation, known: dict[Value, Value]) -> Operation:
 
 # ---------------------------------------------------------------------------------------------- keys
 class _Parameter:
-    """A parameter as part of a key: by value and class, or by identity where it has no hash. Keeps it alive."""
+    """A parameter as part of a key: by value and class, or by identity where it has no hash."""
 
     __slots__ = ("_hash", "value")
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Held:
-    """What a State holds at one point of a trace: its pytree structure, the types of its leaves, and which version of
-    the cell that is. A write of another type starts a new version.
+    """What a State holds at one point of a trace: its pytree structure, the types of its leaves, and which
+    version of the cell that is. A write of another type starts a new version.
     """
 
     structure: "Structure"
@@ -69,7 +69,9 @@ class Frame:
         return None if cell.local else 0
 
     def hold(self, state: "State", held: Held) -> None:
-        """Notes a new structure or type. Bodies that JAX has cached by identity must be traced again from here on."""
+        """Notes a new structure or type. Bodies that JAX has cached by identity must be traced again from
+        here on.
+        """
         self.retyped[state.cell] = held
         self.stack.enter_context(compat.fresh_context())
 

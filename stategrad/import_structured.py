@@ -1,11 +1,11 @@
-"""How the structured primitives of JAX become ours: scan, while, cond, calls, checkpoint, and the state effects."""
+"""How the structured primitives of JAX become ours: loops, branches, calls, checkpoint, states."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
-from stategrad.ir import Function, Value, dtype, lookup
+from stategrad.ir import Function, Region, Value, dtype, lookup
 
 from . import jax_compat as compat
 
@@ -28,7 +28,7 @@ _READ, _WRITE, _SCAN, _WHILE, _COND, _CALL, _REMAT = map(
 )
 
 
-# ---------------------------------------------------------------------------------------------- states
+# ------------------------------------------------------------------------------------- states
 def _read(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     cell = at.imports.cell_of(equation.params, compat.type_of_aval(equation.outvars[0].aval))
     return at.b.emit(_READ, (), {"cell": cell}, names=(cell.name.rpartition(".")[2],))
@@ -39,27 +39,25 @@ def _write(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence
     return at.b.emit(_WRITE, operands, {"cell": cell})
 
 
-# ---------------------------------------------------------------------------------------------- loops and branches
+# ------------------------------------------------------------------------------------- loops and branches
 def _scan(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     params = equation.params
     const, carry = compat.scan_groups(params, len(operands))
+    location = at.b.location
 
     def reorder(values: Sequence[Value]) -> list[Value]:
         return [*values[const:], *values[:const]]
 
-    region = at.nested(
-        params["jaxpr"],
-        lambda inner, values: inner.region(
-            reorder(values), inner.run(params["jaxpr"], values), at.b.location
-        ),
-    )
+    def body(inner: "Importer", values: list[Value]) -> Region:
+        return inner.region(reorder(values), inner.run(params["jaxpr"], values), location)
+
     attributes = {
         "carry": carry,
         "each": len(operands) - const - carry,
         "length": params["length"],
         "reverse": params["reverse"],
     }
-    return at.b.emit(_SCAN, reorder(operands), attributes, [region])
+    return at.b.emit(_SCAN, reorder(operands), attributes, [at.nested(params["jaxpr"], body)])
 
 
 def _while(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
@@ -68,11 +66,11 @@ def _while(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence
     cond_const, body_const, carry = operands[:c], operands[c:n], operands[n:]
     location = at.b.location
 
-    def condition(inner: "Importer", values: list[Value]) -> Any:
+    def condition(inner: "Importer", values: list[Value]) -> Region:
         (answer,) = inner.run(params["cond_jaxpr"], values)
         return inner.region([*values[c:], *values[:c]], [_any(inner, answer)], location)
 
-    def body(inner: "Importer", values: list[Value]) -> Any:
+    def body(inner: "Importer", values: list[Value]) -> Region:
         m = n - c
         results, more = inner.run(params["body_jaxpr"], values), []
         if _is_batched(params["cond_jaxpr"]):
@@ -118,7 +116,7 @@ def _cond(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[
     return at.b.emit(_COND, [index, *args], {}, regions)
 
 
-# ---------------------------------------------------------------------------------------------- calls
+# ------------------------------------------------------------------------------------- calls
 def _call(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     params = equation.params
     program = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]

@@ -92,7 +92,7 @@ def fresh_context() -> AbstractContextManager[None]:
     return _TRACE_CONTEXT(object())
 
 
-# ------------------------------------------------------------------------------------------------ state effects
+# ------------------------------------------------------------------------------------------ state effects
 class _StateRead(effects.Effect):
     def __str__(self) -> str:
         return "StateRead"
@@ -112,7 +112,10 @@ effects.remat_allowed_effects.add_type(_StateRead)
 
 
 def define_effectful(
-    primitive: Primitive, type_rule: Callable[..., Any], impl: Callable[..., Any], lowering: Callable[..., Any]
+    primitive: Primitive,
+    type_rule: Callable[..., Any],
+    impl: Callable[..., Any],
+    lowering: Callable[..., Any],
 ) -> None:
     """Gives a primitive its type rule (returning types and JAX effects), its eager meaning and its lowering."""
     primitive.def_effectful_abstract_eval(type_rule)
@@ -135,19 +138,27 @@ def strong_array(leaf: Any) -> Any:
 
 
 def adopt_type(leaf: Any, aval: Any) -> Any:
-    """A leaf as an array of a strong type; a weak one takes the dtype of `aval` where JAX would promote it to that."""
+    """A leaf as an array of a strong type; a weak one takes the dtype of `aval` where JAX would promote it to
+    that.
+    """
     array = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     if getattr(array.aval, "weak_type", False) and dtypes.promote_types(aval.dtype, array.dtype) is not None:
         fits = dtypes.result_type(array, core.ShapedArray((), aval.dtype)) == aval.dtype
-        array = lax_internal._convert_element_type(array, aval.dtype if fits else array.dtype, weak_type=False)
+        array = lax_internal._convert_element_type(
+            array, aval.dtype if fits else array.dtype, weak_type=False
+        )
     return array
 
 
 def is_array_like(leaf: Any) -> bool:
-    """Whether JAX takes it for an array: arrays, tracers, numbers, shapes with dtypes; no strings, no objects."""
+    """Whether JAX takes it for an array: arrays, tracers, numbers, shapes with dtypes; no strings, no
+    objects.
+    """
     if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct, bool, int, float, complex)):
         return True
-    return isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSUMmV" or hasattr(leaf, "__jax_array__")
+    return (isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSUMmV") or hasattr(
+        leaf, "__jax_array__"
+    )
 
 
 def config_key() -> Any:
@@ -309,7 +320,9 @@ def _debug_info() -> Any:
 
 
 def aligned(operands: Sequence[Any]) -> Sequence[Any]:
-    """Inside `jax.shard_map`, operands that vary over the same mesh axes, as JAX demands of its own operations."""
+    """Inside `jax.shard_map`, operands that vary over the same mesh axes, as JAX demands of its own
+    operations.
+    """
     return core.auto_insert_reshard(*operands)
 
 
@@ -322,9 +335,11 @@ def result_types(avals: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
     return [a.update(sharding=where, manual_axis_type=varying.mat) for a in avals]
 
 
-# ------------------------------------------------------------------------------------------------ source lines
+# ------------------------------------------------------------------------------------------- source lines
 def resolve_traceback(traceback: Any, otherwise: Location = UNKNOWN) -> Location:
-    """The user's innermost frame in a traceback of JAX, its file relative to the working directory if it lies there."""
+    """The user's innermost frame in a traceback of JAX; its file relative to the working directory if it can
+    be.
+    """
     for code, at in zip(*traceback.raw_frames(), strict=True) if traceback is not None else ():
         if is_user_file(code.co_filename):
             line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
@@ -337,7 +352,7 @@ def shortened(file: str) -> str:
     return os.path.relpath(file) if file.startswith(os.path.join(os.getcwd(), "")) else file
 
 
-# ------------------------------------------------------------------------------------------------ programs of JAX
+# ---------------------------------------------------------------------------------------- programs of JAX
 Literal = core.Literal
 PLAIN_CONTEXT = core.JaxprEqnContext()
 
@@ -363,7 +378,7 @@ def scan_groups(params: dict[str, Any], count: int) -> tuple[int, int]:
 def outside_effects(equation: Any) -> frozenset[Any]:
     """The effects of an equation that are JAX's and not ours: callbacks, prints, …"""
     ours = (_StateRead, _StateWrite, core.NamedAxisEffect)
-    return frozenset(e for e in equation.effects if not isinstance(e, ours)) if equation.effects else frozenset()
+    return frozenset(e for e in equation.effects if not isinstance(e, ours))
 
 
 def touches_state(program: Any) -> bool:

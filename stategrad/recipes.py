@@ -9,7 +9,7 @@ _KEPT = 4096
 
 
 class Step(NamedTuple):
-    """One operation; operands are numbered: first those of the equation, then the results of earlier steps."""
+    """One operation. Operands are numbered: those of the equation, then the results of earlier steps."""
 
     opdef: OpDef
     operands: tuple[int, ...]
@@ -32,10 +32,11 @@ class Recipe(NamedTuple):
                 return False
         return True
 
-    def follow(self, b: Builder, operands: Sequence[Value], name: str) -> list[Value]:
+    def follow(self, b: Builder, operands: Sequence[Value]) -> list[Value]:
         """Emits the operations on other operands; gives the results."""
         values, operations, location = list(operands), b.operations, b.location
         for opdef, used, attributes, types in self.steps:
+            name = opdef.name if used else ""
             made = tuple([Value(t, name) for t in types])
             operations.append(
                 Operation(opdef, tuple([values[i] for i in used]), made, attributes, (), location)
@@ -51,7 +52,7 @@ class Recipes:
         self._found: dict[Any, Recipe] = {}
 
     def find(self, equation: Any, operands: Sequence[Value]) -> tuple[Any, Recipe | None]:
-        """A key for an equation, and the recipe if there is one. The key is None where parameters have no hash."""
+        """A key for an equation, None where parameters have no hash, and the recipe if there is one."""
         key = equation.primitive, tuple([v.type for v in operands]), tuple(equation.params.items())
         try:
             return key, self._found.get(key)

@@ -15,11 +15,14 @@ from .structure import Structure, split
 from .user_frame import user_line
 
 LOCK = threading.RLock()
-"""Held from gather to scatter of a compiled call, and while an array that a State alone owns is handed out."""
+"""Held from gather to scatter of a compiled call, and while an array that a State alone owns is handed out.
+"""
 
 
 class Slot:
-    """One array leaf of a State. `exclusive` says that nothing but the State holds the array: it may be donated."""
+    """One array leaf of a State. `exclusive` says that nothing but the State holds the array: it may be
+    donated.
+    """
 
     __slots__ = ("array", "exclusive")
 
@@ -44,7 +47,8 @@ class State:
     """A value that functions may read and write, and that gradients may be taken with respect to.
 
     Args:
-        value: any pytree of arrays and numbers; numbers become arrays of jax's default types. Leaves that are no
+        value: any pytree of arrays and numbers; numbers become arrays of jax's default types. Leaves that are
+        no
             arrays (functions, strings) are kept as they are and belong to the structure.
         name: shown in errors, dumps and reports; by default `state0`, `state1`, ….
         tag: any text, for filters.
@@ -80,7 +84,9 @@ class State:
 
     @property
     def value(self) -> Any:
-        """The value now: the stored one, or inside a traced function the one that the function sees at this point."""
+        """The value now: the stored one, or inside a traced function the one that the function sees at this
+        point.
+        """
         if not compat.is_eager():
             return self._traced_value()
         slots = self._slots
@@ -130,7 +136,9 @@ class State:
             Epochs.sharing += 1
 
     def stored_leaf(self, index: int, aval: Any, structure: Structure) -> Any:
-        """The stored leaf, for a read that JAX evaluates eagerly; it must still be what the read was traced for."""
+        """The stored leaf, for a read that JAX evaluates eagerly; it must still be what the read was traced
+        for.
+        """
         slots = self.slots
         if structure != self._structure or not compat.same_type(slots[index].array, aval):
             raise StateError(
@@ -167,7 +175,8 @@ class State:
             ]
 
     def write_leaves(self, arrays: Sequence[Any], structure: Structure) -> None:
-        """Binds a write of each leaf in the current trace; another structure or type starts a new version of the cell.
+        """Binds a write of each leaf in the current trace; another structure or type starts a new version of
+        the cell.
 
         Raises:
             StateError: the structure or type changes inside a loop, a branch or a nested jit.
@@ -198,8 +207,8 @@ class State:
         if not frame.at_top:
             raise StateError(
                 f"the State {self._name!r} changes its type inside a loop, a branch or a nested jit{user_line()}: "
-                f"it holds {_shown(before)} and is given {_shown(after)}; write a value of the same structure, shape "
-                "and dtype (convert it), or change the type outside of the loop"
+                f"it holds {_shown(before)} and is given {_shown(after)}; write a value of the same structure, "
+                "shape and dtype (convert it), or change the type outside of the loop"
             )
         frame.hold(self, after)
         return after
@@ -211,8 +220,8 @@ class State:
         frame = thread.frame
         if frame is None:
             raise StateError(
-                f"the State {self._name!r} is created inside a raw JAX transformation{user_line()}; create it outside, "
-                "or use the transform of the same name in stategrad"
+                f"the State {self._name!r} is created inside a raw JAX transformation{user_line()}; "
+                "create it outside, or use the transform of the same name in stategrad"
             )
         self.cell.local = True
         arrays = [compat.strong_array(a) for a in arrays]

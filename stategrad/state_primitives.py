@@ -1,7 +1,9 @@
-"""The two JAX primitives behind `State.value`, and the guard that keeps JAX's transformations from losing an effect.
+"""The two JAX primitives behind `State.value`, and the guard that keeps JAX's transformations from losing an
+effect.
 
-A read or write is *direct* when user code runs it now. When JAX re-binds one while it transforms a body that was traced
-before, nothing of ours runs: such a write would be lost or doubled without a word, so it is an error here.
+A read or write is *direct* when user code runs it now. When JAX re-binds one while it transforms a body that
+was traced before, nothing of ours runs: such a write would be lost or doubled without a word, so it is an
+error here.
 """
 
 import threading
@@ -132,8 +134,8 @@ def _written_inside(cell: CellId, by: str) -> StateError:
 
 def _differentiated(cell: CellId, what: str) -> StateError:
     return StateError(
-        f"the State {cell.name!r} holds a value that jax.grad, jax.jvp or jax.vjp differentiates, and {what}{user_line()}; "
-        "use stategrad.grad instead of JAX's transformation"
+        f"the State {cell.name!r} holds a value that jax.grad, jax.jvp or jax.vjp differentiates, "
+        f"and {what}{user_line()}; use stategrad.grad instead of JAX's transformation"
     )
 
 

@@ -12,7 +12,9 @@ _NUMBERS = (bool, int, float, complex, np.generic, np.ndarray)
 
 
 class Static:
-    """A leaf that is no array, such as an activation function inside an equinox module: part of the structure."""
+    """A leaf that is no array, such as an activation function inside an equinox module: part of the
+    structure.
+    """
 
     __slots__ = ("value",)
 
@@ -45,7 +47,9 @@ class Structure:
         self._hash = hash((tree, statics))
 
     def build(self, arrays: Sequence[Any], statics: bool = True) -> Any:
-        """The value with these arrays in its array leaves; without `statics`, None stands for the other leaves."""
+        """The value with these arrays in its array leaves; without `statics`, None stands for the other
+        leaves.
+        """
         if self.single:
             return arrays[0]
         each = iter(arrays)

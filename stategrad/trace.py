@@ -1,4 +1,6 @@
-"""From a Python function and its arguments to an effectful IR function, with the States that its cells stand for."""
+"""From a Python function and its arguments to an effectful IR function, with the States that its cells stand
+for.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,8 +47,8 @@ class Traced:
     """A traced function.
 
     Attributes:
-        function: effectful; its parameters are `captured` and then the array leaves of the arguments, its results
-            the array leaves of what the function returned, and then the leaves of `retyped`.
+        function: effectful; its parameters are `captured` and then the array leaves of the arguments, its
+            results the array leaves of what the function returned, and then the leaves of `retyped`.
         leaves: the cells that have a value on entry, and the State leaf that each stands for.
         captured: tracers of an enclosing JAX trace that the function closes over.
         tree: the pytree structure of what the function returned.
@@ -74,7 +76,9 @@ class Traced:
         return found
 
     def reads_entry(self, cell: Cell) -> bool:
-        """Whether the value that the cell has on entry may matter: whether its first use is something else than a write."""
+        """Whether the value that the cell has on entry may matter: whether its first use is something else
+        than a write.
+        """
         first = next((op for op in self.function.body.operations if cell in op.effects), None)
         return first is not None and first.name != "write"
 

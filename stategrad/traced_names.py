@@ -14,9 +14,15 @@ def function_name(jaxpr: Any) -> str:
 
 
 def parameter_names(jaxpr: Any, count: int) -> list[str]:
-    """For each of `count` parameters of a jaxpr the user's name, or nothing; those that JAX puts in front have none."""
+    """For each of `count` parameters of a jaxpr the user's name, or nothing where JAX added it."""
     known = list(jaxpr.debug_info.arg_names or ())
     return [readable(n) if n else "" for n in ([""] * (count - len(known)) + known)[:count]]
+
+
+def result_name(equation: Any) -> str:
+    """A name for the results of an equation: the primitive's, or that of a function with a custom rule."""
+    program = equation.params.get("call_jaxpr")
+    return equation.primitive.name if program is None else function_name(getattr(program, "jaxpr", program))
 
 
 @functools.lru_cache(maxsize=4096)

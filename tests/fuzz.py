@@ -1,4 +1,6 @@
-"""Random programs without end: `tools/fuzz 200 --seed 1000`. A failure is shrunk and written as a golden file."""
+"""Random programs without end: `tools/fuzz 200 --seed 1000`. A failure is shrunk and written as a golden
+file.
+"""
 
 import argparse
 import sys
@@ -40,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="tools/fuzz")
     parser.add_argument("programs", type=int, help="how many programs to try")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the first one (default 0)")
-    parser.add_argument("--keep", type=Path, default=Path(), help="where to write failing programs (default: here)")
+    parser.add_argument(
+        "--keep", type=Path, default=Path(), help="where to write failing programs (default: here)"
+    )
     given = parser.parse_args(arguments)
     failed = 0
     for seed in range(given.seed, given.seed + given.programs):

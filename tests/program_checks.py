@@ -1,4 +1,6 @@
-"""What must hold for every program, however it was drawn. A failed check is an AssertionError that names the law."""
+"""What must hold for every program, however it was drawn. A failed check is an AssertionError that names the
+law.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -27,14 +29,18 @@ class Inputs:
     def __init__(self, program: Program) -> None:
         main, seed = program.main, program.seed
         self.args = random_inputs([v.type for v in main.params], seed)
-        self.cells = dict(zip(program.cells, random_inputs([c.type for c in program.cells], seed + 1), strict=True))
+        self.cells = dict(
+            zip(program.cells, random_inputs([c.type for c in program.cells], seed + 1), strict=True)
+        )
         self.d_args = random_inputs([main.params[i].type for i in program.args], seed + 2)
         self.d_cells = random_inputs([c.type for c in program.wrt], seed + 3)
         self.cts = random_inputs([v.type for v in main.results], seed + 4)
         self.final = random_inputs([c.type for c in program.final], seed + 5)
 
     def directions(self, program: Program) -> tuple[dict[int, np.ndarray], dict[Cell, np.ndarray]]:
-        return dict(zip(program.args, self.d_args, strict=True)), dict(zip(program.wrt, self.d_cells, strict=True))
+        return dict(zip(program.args, self.d_args, strict=True)), dict(
+            zip(program.wrt, self.d_cells, strict=True)
+        )
 
 
 def close(what: str, found: Arrays, expected: Arrays, tolerance: float = 1e-12) -> None:
@@ -116,7 +122,9 @@ def _gradient_of_threaded(program: Program, inputs: Inputs, expected: Arrays, to
     operands = [*select(pure.inputs, inputs.cells), *inputs.args, *inputs.cts, *inputs.final]
     found, _ = evaluate(made, operands)
     grads = found[len(pure.function.results) :]
-    by_cell = dict(zip([c for c, i in zip(program.wrt, wrt, strict=True) if i is not None], grads, strict=False))
+    by_cell = dict(
+        zip([c for c, i in zip(program.wrt, wrt, strict=True) if i is not None], grads, strict=False)
+    )
     by_arg = grads[len(by_cell) :]
     zeros = [by_cell.get(c, np.zeros(c.type.shape)) for c in program.wrt]
     close("gradient of thread", [*by_arg, *zeros], expected, 10 * tolerance)
@@ -148,7 +156,8 @@ class Pieces:
         lin = self.halves.lin
         found, _ = evaluate(self.halves.fwd, self.inputs.args, self.inputs.cells)
         forwarded = [
-            self.inputs.cells[f] if isinstance(f, Cell) else self.inputs.args[f] for f in self.halves.forwarded
+            self.inputs.cells[f] if isinstance(f, Cell) else self.inputs.args[f]
+            for f in self.halves.forwarded
         ]
         self.known = [*(found[i] for i in self.halves.saved), *forwarded]
         self.final = [c for c in program.final if c in self.halves.exit]
@@ -179,7 +188,9 @@ def inner_product(program: Program, tolerance: float = 1e-12) -> None:
     T = p.back.function
     found, cotangent_cells = evaluate(T, [*p.known, *p.cts], _zeros_for(T, given))
     at = dict(zip(p.back.results, found, strict=True))
-    left = dot(p.cts, jd) + dot([p.final_cts[c] for c in p.final], [tangent_cells[p.shadow(c)] for c in p.final])
+    left = dot(p.cts, jd) + dot(
+        [p.final_cts[c] for c in p.final], [tangent_cells[p.shadow(c)] for c in p.final]
+    )
     right = sum(
         (np.sum(at[len(p.known) + i] * d) for i, d in enumerate(p.inputs.d_args) if len(p.known) + i in at),
         np.float64(0),
@@ -216,12 +227,16 @@ def higher_orders(program: Program, orders: int = 2, tolerance: float = 1e-10) -
     for order in range(1, orders + 1):
         made = gradient_function(function, program.args, program.wrt)
         before = len(function.results)
-        cotangents = random_inputs([v.type for v in function.results if v.type.differentiable], program.seed + order)
+        cotangents = random_inputs(
+            [v.type for v in function.results if v.type.differentiable], program.seed + order
+        )
         found, state = evaluate(made, [*operands, *cotangents], inputs.cells)
         slope, d_final = directional(function, operands, inputs.cells, *inputs.directions(program))
         along = dot(found[before:], [*inputs.d_args, *inputs.d_cells])
         close(f"order {order}: direction", [along], [dot(cotangents, slope)], tolerance)
-        _same_threaded(f"thread(order {order})", made, [*operands, *cotangents], inputs.cells, found, state, 1e-11)
+        _same_threaded(
+            f"thread(order {order})", made, [*operands, *cotangents], inputs.cells, found, state, 1e-11
+        )
         function, operands = made, [*operands, *cotangents]
 
 
@@ -231,7 +246,12 @@ def well_formed(program: Program) -> None:
     made = gradient_function(main, program.args, program.wrt, None, program.final)
     also = jvp_function(main, program.args, program.wrt, None, program.final)
     effectful = Module.of([main, p.halves.fwd, p.halves.lin, p.back.function], program.cells)
-    for module in (effectful, Module.of([main, made]), Module.of([also]), Module.of([thread_function(made).function])):
+    for module in (
+        effectful,
+        Module.of([main, made]),
+        Module.of([also]),
+        Module.of([thread_function(made).function]),
+    ):
         verify(module)
         text = to_text(module)
         assert to_text(parse(text)) == text, "the text does not parse back to itself"

@@ -1,6 +1,8 @@
-"""Random effectful programs, each from a seed: few cells, loops, recent values, so that mistakes about state show.
+"""Random effectful programs, each from a seed: few cells, loops, recent values, so that mistakes about state
+show.
 
-A generator that is not biased like this misses, for instance, a loop that reads a cell again which it changes.
+A generator that is not biased like this misses, for instance, a loop that reads a cell again which it
+changes.
 """
 
 import random
@@ -87,11 +89,14 @@ class _Generator:
             for name, type in (("a", self.V), ("b", self.V), ("s", self.S), ("w", self.M), ("n", I32))
         }
         self.functions: list[Function] = []
+        self.scratch: list[Cell] = []
 
     def program(self) -> Program:
         if "call" in self.shape.structured:
             for i in range(self.r.randint(0, 2)):
-                self.functions.append(self.function(f"g{i}", self.shape.depth - 1, self.r.randint(*self.shape.inner)))
+                self.functions.append(
+                    self.function(f"g{i}", self.shape.depth - 1, self.r.randint(*self.shape.inner))
+                )
         main = self.function("main", self.shape.depth, self.r.randint(*self.shape.length))
         real = [c for c in self.cells.values() if c.type.differentiable]
         p = 0.3 if self.shape.loopy else 0.6
@@ -128,12 +133,16 @@ class _Generator:
         if self.shape.loopy and structured and r.random() < 0.25:
             return "scan"
         if self.shape.loopy and r.random() < 0.5:
-            return r.choice(["read", "read", "read", "write", "write", "accumulate", "take", "binary", "binary"])
+            return r.choice(
+                ["read", "read", "read", "write", "write", "accumulate", "take", "binary", "binary"]
+            )
         plain = ["read", "read", "write", "write", "accumulate", "accumulate", "take", "binary", "binary"]
         more = ["unary", "product", "sum", "spread", "choose", "count"]
         return r.choice([*plain, *more, *structured, *structured])
 
     def cell(self) -> Cell:
+        if self.scratch and self.r.random() < 0.3:
+            return self.scratch[-1]
         return self.cells[self.r.choice("aabs" if self.shape.loopy else "aabbsw")]
 
     # ------------------------------------------------------------------------------------------------ effects
@@ -196,18 +205,17 @@ class _Generator:
         b, x, y = block.b, self.pick(block, self.V), self.pick(block, self.V)
         block.values.append(b.select(b.lt(x, y), y, b.neg(x)))
 
-    # ------------------------------------------------------------------------------------------------ structured
+    # ----------------------------------------------------------------------------------------- structured
     def inner(self, params: Sequence[Value], depth: int, types: Sequence[Type]) -> Region:
         """A region of random content with results of these types, some of the time with a cell of its own."""
-        block = _Block(params)
-        scratch = None
-        if self.r.random() < 0.2:
-            scratch = Cell("scratch", self.V)
-            block.b.locals.append(scratch)
-            block.b.accumulate(self.pick(block, self.V), cell=scratch)
+        block, own = _Block(params), self.r.random() < 0.2
+        if own:
+            self.scratch.append(Cell("scratch", self.V))
+            block.b.locals.append(self.scratch[-1])
         self.fill(block, depth - 1, self.r.randint(*self.shape.inner))
-        if scratch is not None:
-            block.values.append(block.b.take(cell=scratch))
+        if own:
+            cell = self.scratch.pop()
+            block.values.append(block.b.read(cell=cell) if self.r.random() < 0.7 else block.b.take(cell=cell))
         return block.b.region(block.params, [self.tame(block, self.pick(block, t)) for t in types])
 
     def make_scan(self, block: _Block, depth: int) -> None:

@@ -1,7 +1,7 @@
 """A second, independent meaning of programs: loops unrolled in Python, state in a dictionary.
 
-It runs on NumPy with complex numbers, so that `im(f(x + ih)) / h` is the derivative of f to the last digit, and on
-jax.numpy, so that jax.grad can differentiate through it.
+It runs on NumPy with complex numbers, so that `im(f(x + ih)) / h` is the derivative of f to the last digit,
+and on jax.numpy, so that jax.grad can differentiate through it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,6 @@
-"""Makes a failing program smaller: operations go, one after another and many at a time, as long as it still fails."""
+"""Makes a failing program smaller: operations go, one after another and many at a time, as long as it still
+fails.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -31,7 +31,9 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World(
-        sg.ParamState(jnp.array([1.0, 2.0]), name="weight"), sg.State(3, name="count"), sg.State(0.5, name="other")
+        sg.ParamState(jnp.array([1.0, 2.0]), name="weight"),
+        sg.State(3, name="count"),
+        sg.State(0.5, name="other"),
     )
 
 
@@ -256,9 +258,21 @@ CASES: list[tuple[Callable, type[BaseException], str]] = [
     (argnums_out_of_range, sg.GradientError, r"argnums names argument 2 of lambda, which was called with 1"),
     (argnums_twice, sg.GradientError, r"names an argument twice: \(0, -2\)"),
     (argnums_no_integer, sg.GradientError, r"must be integers, not 'x'"),
-    (structure_changes_in_a_loop, sg.StateError, rf"'weight' changes its type inside a loop.*{THIS_FILE}:\d+"),
-    (shape_changes_in_a_loop, sg.StateError, r"'weight' changes its type .*float32\[2\] and is given float32\[4\]"),
-    (dtype_changes_in_a_branch, sg.StateError, r"'count' changes its type .*int32\[\] and is given float32\[\]"),
+    (
+        structure_changes_in_a_loop,
+        sg.StateError,
+        rf"'weight' changes its type inside a loop.*{THIS_FILE}:\d+",
+    ),
+    (
+        shape_changes_in_a_loop,
+        sg.StateError,
+        r"'weight' changes its type .*float32\[2\] and is given float32\[4\]",
+    ),
+    (
+        dtype_changes_in_a_branch,
+        sg.StateError,
+        r"'count' changes its type .*int32\[\] and is given float32\[\]",
+    ),
     (state_as_argument, sg.StategradError, r"State 'weight'.*`\.value`"),
     (state_as_gradient_argument, sg.StategradError, r"argument 's'.* is the State 'weight'"),
     (state_as_result, sg.TraceError, r"result .* is the State 'weight'"),

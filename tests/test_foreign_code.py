@@ -11,13 +11,15 @@ import stategrad as sg
 
 X = jnp.linspace(-2.0, 2.5, 12).reshape(3, 4)
 
+ACTIVATIONS = """
+    relu relu6 sigmoid softplus sparse_plus soft_sign silu log_sigmoid leaky_relu hard_sigmoid hard_silu
+    hard_tanh elu celu selu gelu glu squareplus mish softmax log_softmax standardize
+""".split()
+
 FUNCTIONS = {
     **{
         name: getattr(jax.nn, name)
-        for name in (
-            "relu relu6 sigmoid softplus sparse_plus soft_sign silu log_sigmoid leaky_relu hard_sigmoid hard_silu "
-            "hard_tanh elu celu selu gelu glu squareplus mish softmax log_softmax standardize"
-        ).split()
+        for name in ACTIVATIONS
     },
     "norm": jnp.linalg.norm,
     "norm of rows": lambda x: jnp.linalg.norm(x, axis=1),

@@ -1,13 +1,13 @@
 """The golden files as a whole, and the plugin that runs them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stategrad.passes import PASSES, parse_pipeline
 from tests.golden_files import FOLDER, GoldenMismatch, read_golden, run_golden
+
+pytest_plugins = ["pytester"]
 
 FILES = sorted(FOLDER.rglob("*.sg"))
 PROGRAM = "func @f(%x: f32[]) -> f32[] {\n  %y: f32[] = sin %x\n  return %x\n}\n"
@@ -39,34 +39,27 @@ def test_the_outcome_is_what_the_passes_make(tmp_path: Path) -> None:
     assert refused.expected.startswith("line 2, column 6: unexpected 'f'; expected a function as in @f\n")
 
 
-def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    (folder / "conftest.py").write_text(
-        "import tests.conftest as c, tests.golden_files, pathlib\n"
-        "c.FOLDER = pathlib.Path(__file__).parent\n"
-        "from tests.conftest import pytest_addoption, pytest_collect_file\n"
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(folder),
-        str(folder),
-    ]
-    return subprocess.run([*command, *options], cwd=FOLDER.parents[1], capture_output=True, text=True)
+CONFTEST = """
+import pathlib
+
+from tests import conftest
+from tests.conftest import pytest_addoption, pytest_collect_file
+
+conftest.FOLDER = pathlib.Path(__file__).parent
+"""
 
 
-def test_a_wrong_file_fails_until_it_is_updated(tmp_path: Path) -> None:
-    path = tmp_path / "wrong.sg"
+def test_a_wrong_file_fails_until_it_is_updated(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.conftest.FOLDER", FOLDER)  # what the inner run changes is put back
+    pytester.makeconftest(CONFTEST)
+    path = pytester.path / "wrong.sg"
     path.write_text(f"// RUN: dce\n{PROGRAM}// ---- result\n{PROGRAM}")
-    failed = run_pytest(tmp_path)
-    assert failed.returncode == 1
-    assert "-  %y: f32[] = sin %x" in failed.stdout and "pytest --update-golden" in failed.stdout
-    assert run_pytest(tmp_path, "--update-golden").returncode == 0
-    assert path.read_text() == f"// RUN: dce\n{PROGRAM}// ---- result\n" + PROGRAM.replace(
-        "  %y: f32[] = sin %x\n", ""
-    )
-    assert run_pytest(tmp_path).returncode == 0
+    failed = pytester.runpytest_inprocess()
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(["-  %y: f32?? = sin %x", "*pytest --update-golden*"])
+    pytester.runpytest_inprocess("--update-golden").assert_outcomes(passed=1)
+    right = PROGRAM.replace("  %y: f32[] = sin %x\n", "")
+    assert path.read_text() == f"// RUN: dce\n{PROGRAM}// ---- result\n{right}"
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import stategrad
 from stategrad import ParamState, State, graph, nn
 from stategrad.filters import to_predicate
 from stategrad.random import RandomState
@@ -273,3 +274,66 @@ def test_sequential_calls_one_after_the_other() -> None:
     x = jnp.array([[1.0, -2.0]])
     np.testing.assert_array_equal(model(x), last(jax.nn.relu(first(x))))
     assert [path[:2] for path in model.states()] == [("layers", 0)] * 2 + [("layers", 2)] * 2
+
+
+# ------------------------------------------------------------------ gradients
+def test_gradients_have_the_form_of_what_was_asked_for() -> None:
+    model = nn.Sequential(nn.Linear(2, 3, rng=RandomState(0)), nn.Linear(3, 1, rng=RandomState(1)))
+    x = jnp.ones((4, 2))
+
+    def loss() -> jax.Array:
+        return jnp.sum(model(x) ** 2)
+
+    flat, nested = model.states(ParamState), graph.treefy_states(model, ParamState)
+    by_path = stategrad.grad(loss, grad_states=flat)()
+    assert type(by_path) is graph.FlatStates
+    assert list(by_path) == list(flat)
+    for same in (
+        stategrad.grad(loss, grad_states=model)(),
+        stategrad.grad(loss, grad_states=nested)().to_flat(),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, by_path, same)
+
+    def pure(values: Any) -> jax.Array:
+        hidden = x @ values[1] + values[0]
+        return jnp.sum((hidden @ values[3] + values[2]) ** 2)
+
+    expected = jax.grad(pure)([state.value for state in flat.values()])
+    for ours, theirs in zip(by_path.values(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_running_statistics_carry_no_derivative_and_are_committed_once() -> None:
+    norm = nn.BatchNorm(2, momentum=0.5)
+    x = jnp.array([[1.0, 2.0], [3.0, 6.0]])
+    stategrad.grad(lambda x: jnp.sum(norm(x, training=True) ** 3))(x)
+    np.testing.assert_allclose(norm.mean.value, [1.0, 2.0])
+    by_mean = stategrad.grad(
+        lambda: jnp.sum(norm(x, training=False)) + jnp.sum(norm(x, training=True)), grad_states=norm.mean
+    )()
+    np.testing.assert_allclose(by_mean, -2 / np.sqrt(norm_variance_before() + 1e-5), rtol=1e-5)
+
+
+def norm_variance_before() -> np.ndarray:
+    """The running variance after one training call on the batch above: half of 1, half of the batch's."""
+    return 0.5 + 0.5 * np.array([1.0, 4.0])
+
+
+def test_a_compiled_step_with_a_layer_of_each_kind_agrees_with_the_eager_one() -> None:
+    def build() -> tuple[Any, Any]:
+        rng = RandomState(5)
+        layers = [nn.Linear(3, 4, rng=rng), nn.BatchNorm(4), nn.Dropout(0.5, rng=rng)]
+
+        def forward(x: Any) -> jax.Array:
+            linear, norm, drop = layers
+            return drop(norm(linear(x), training=True), training=True)
+
+        return layers, forward
+
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    (eager_layers, eager), (layers, forward) = build(), build()
+    compiled = stategrad.jit(forward)
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(x), eager(x), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(graph.walk(layers), graph.walk(eager_layers), strict=True):
+        np.testing.assert_allclose(ours[1].value, theirs[1].value, rtol=1e-5)

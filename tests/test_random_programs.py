@@ -1,4 +1,6 @@
-"""Random stateful programs: meaning, threading, derivatives of every order, text. Each is reproduced by its seed."""
+"""Random stateful programs: meaning, threading, derivatives of every order, text. Each is reproduced by its
+seed.
+"""
 
 from dataclasses import replace
 
@@ -103,7 +105,7 @@ def _batched(program: Program, size: int = 3) -> None:
         checks.close(f"element {i}", [x[i] for x in found], one, 1e-11)
 
 
-# ---------------------------------------------------------------------------------------------------- the tools
+# ---------------------------------------------------------------------------------------------- the tools
 def test_programs_come_back_from_their_seed():
     first, again = random_program(11), random_program(11)
     assert candidate(first) == candidate(again)

@@ -65,7 +65,13 @@ PLAIN = [
     *[0, -7, 2**63, -(2**5000), True, False, None, (), ((1,), ()), (True, (None, "x", 1.5))],
     *["", "plain", 'a "quoted"\\\n\t\r\x00', "é\u2028\ud83d\ude00😀"],
     *[0.1, -0.0, 1e300, 5e-324, float("inf"), -float("inf"), 1 + 2j, complex(-0.0, float("inf"))],
-    *[Type.parse("bf16[2,0]"), dtype("key<fry>"), dtype("f8_e4m3fn")],
+    *[
+        Type.parse("bf16[2,0]"),
+        dtype("key<fry>"),
+        dtype("f8_e4m3fn"),
+        np.dtype("f4"),
+        np.dtype(ml_dtypes.bfloat16),
+    ],
 ]
 
 

@@ -72,7 +72,7 @@ class Call(StructuredOp):
             ctx.add(op.operands[i], value)
         ctx.leave(op, callee.exit)
 
-    # -------------------------------------------------------------------------------------------- batching, lowering
+    # --------------------------------------------------------------------------------- batching, lowering
     def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
         return walk.region(op.attributes["callee"].body, batched)
 

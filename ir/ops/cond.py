@@ -13,8 +13,8 @@ _I32 = Type(I32)
 
 
 class Cond(StructuredOp):
-    """Operands: the index, then what every branch gets. A `bool[]` index runs region 0 for false and 1 for true,
-    an `i32[]` index is clamped to the regions there are.
+    """Operands: the index, then what every branch gets. A `bool[]` index runs region 0 for false and 1 for
+    true, an `i32[]` index is clamped to the regions there are.
     """
 
     name = "cond"
@@ -27,7 +27,9 @@ class Cond(StructuredOp):
         if not types or types[0] not in (Type(BOOL), _I32):
             raise IRTypeError(f"cond takes an index of type bool[] or i32[] first, given {shown(types)}")
         if len(regions) < 1 or (types[0] == Type(BOOL) and len(regions) != 2):
-            raise IRTypeError(f"cond on {types[0]} has {len(regions)} regions, expected 2 (bool[]) or any (i32[])")
+            raise IRTypeError(
+                f"cond on {types[0]} has {len(regions)} regions, expected 2 (bool[]) or any (i32[])"
+            )
         results = result_types(regions[0])
         for i, region in enumerate(regions):
             check_types(f"the parameters of branch {i} of cond", param_types(region), types[1:])
@@ -73,7 +75,9 @@ class Cond(StructuredOp):
         primal = []
         for child, mine, at in zip(children, saved, saved_at, strict=True):
             chosen = dict(zip(at, mine, strict=True))
-            primal.append(child.primal_region([chosen.get(s) or child.b.zeros(t) for s, t in enumerate(types)]))
+            primal.append(
+                child.primal_region([chosen.get(s) or child.b.zeros(t) for s, t in enumerate(types)])
+            )
         results = ctx.primal(op, [index, *args], op.attributes, primal)
         n = len(op.results)
 
@@ -112,7 +116,7 @@ class Cond(StructuredOp):
             ctx.add(args[i], value)
         ctx.leave(op, frozenset().union(*(c.exit for c in children)))
 
-    # -------------------------------------------------------------------------------------------- batching, lowering
+    # --------------------------------------------------------------------------------- batching, lowering
     def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
         found = [walk.region(r, batched[1:]) for r in op.regions]
         return tuple(batched[0] or any(column) for column in zip(*found, strict=True))

@@ -28,7 +28,9 @@ def check_attributes(name: str, attributes: Mapping[str, Any], expected: Mapping
     for key, kind in expected.items():
         value = attributes[key]
         if type(value) is not kind:
-            raise IRTypeError(f"{name}: the attribute {key} is {value!r}, expected a value of type {kind.__name__}")
+            raise IRTypeError(
+                f"{name}: the attribute {key} is {value!r}, expected a value of type {kind.__name__}"
+            )
         if kind is int and value < 0:
             raise IRTypeError(f"{name}: the attribute {key} is {value}, expected 0 or more")
 

@@ -9,8 +9,8 @@ from .regions import Flags, check_attributes, check_regions, check_types, param_
 
 
 class Remat(StructuredOp):
-    """Means its region. Effects happen once, in the primal program; the derivative computes the region again from
-    its operands and from what its cells held at its entry.
+    """Means its region. Effects happen once, in the primal program; the derivative computes the region again
+    from its operands and from what its cells held at its entry.
     """
 
     name = "remat"
@@ -48,8 +48,8 @@ class Remat(StructuredOp):
         return walk.region(op.regions[0], linear, given, cells)
 
     def linearize(self, ctx: Any, op: Operation) -> None:
-        """The primal operation stays. The linear one computes the region again, without its effects; what it needs
-        of cells is read before the primal operation changes them.
+        """The primal operation stays. The linear one computes the region again, without its effects; what it
+        needs of cells is read before the primal operation changes them.
         """
         operands = ctx.operands(op)
         child = ctx.child(op.regions[0], ctx.flags(op), ctx.active(op))
@@ -74,7 +74,7 @@ class Remat(StructuredOp):
             ctx.add(op.operands[i], value)
         ctx.leave(op, child.exit)
 
-    # -------------------------------------------------------------------------------------------- batching, lowering
+    # --------------------------------------------------------------------------------- batching, lowering
     def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
         return walk.region(op.regions[0], batched)
 

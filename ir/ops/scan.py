@@ -29,7 +29,9 @@ class Scan(StructuredOp):
     """
 
     name = "scan"
-    doc = "Runs the region `length` times, carrying values along; stacked operands give one slice to each step."
+    doc = (
+        "Runs the region `length` times, carrying values along; stacked operands give one slice to each step."
+    )
     segments = ("carry", "each", "const")
 
     def infer(
@@ -40,7 +42,9 @@ class Scan(StructuredOp):
         (body,) = regions
         carry, each, length = (attributes[key] for key in ("carry", "each", "length"))
         if carry + each > len(types):
-            raise IRTypeError(f"scan has {len(types)} operands, expected at least {carry} carry and {each} each")
+            raise IRTypeError(
+                f"scan has {len(types)} operands, expected at least {carry} carry and {each} each"
+            )
         slices = [_slice(t, length) for t in types[carry : carry + each]]
         steps = [*types[:carry], *slices, *types[carry + each :]]
         check_types("the parameters of the body of scan", param_types(body), steps)
@@ -183,7 +187,7 @@ class Scan(StructuredOp):
             ctx.add(op.operands[i], ctx.b.take(cell=cell))
         ctx.leave(op, child.exit if op.attributes["length"] else steady.cells)
 
-    # -------------------------------------------------------------------------------------------- batching, lowering
+    # --------------------------------------------------------------------------------- batching, lowering
     def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
         flags, found = self._batched_steady(walk, op, batched)
         k = op.attributes["carry"]
@@ -283,7 +287,9 @@ def _residuals(ctx: Any, op: Operation, child: Any, carry: int, first_const: int
 
 
 def _accumulate_closed_over(child: Any, const: Iterable[int]) -> dict[int, Cell]:
-    """Sums the cotangents of closed-over tangents over the steps: each in a cell that is taken after the loop."""
+    """Sums the cotangents of closed-over tangents over the steps: each in a cell that is taken after the
+    loop.
+    """
     cells: dict[int, Cell] = {}
     for i in const:
         cotangent = child.found[i]
@@ -295,7 +301,9 @@ def _accumulate_closed_over(child: Any, const: Iterable[int]) -> dict[int, Cell]
 
 def _slice(type: Type, length: int) -> Type:
     if not type.shape or type.shape[0] != length:
-        raise IRTypeError(f"scan over {length} steps: an `each` operand is {type}, expected a leading axis of {length}")
+        raise IRTypeError(
+            f"scan over {length} steps: an `each` operand is {type}, expected a leading axis of {length}"
+        )
     return type.with_shape(type.shape[1:])
 
 

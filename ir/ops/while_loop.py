@@ -14,8 +14,8 @@ _ATTRIBUTES = {"carry": int, "cond_const": int}
 
 
 class While(StructuredOp):
-    """Operands: carry, cond_const, body_const. The condition maps carry and cond_const to `bool[]`, the body maps
-    carry and body_const to the new carry. Both see the same, current cells.
+    """Operands: carry, cond_const, body_const. The condition maps carry and cond_const to `bool[]`, the body
+    maps carry and body_const to the new carry. Both see the same, current cells.
     """
 
     name = "while"
@@ -30,7 +30,9 @@ class While(StructuredOp):
         condition, body = regions
         k, n = attributes["carry"], attributes["carry"] + attributes["cond_const"]
         if n > len(types):
-            raise IRTypeError(f"while has {len(types)} operands, expected at least {k} carry and {n - k} cond_const")
+            raise IRTypeError(
+                f"while has {len(types)} operands, expected at least {k} carry and {n - k} cond_const"
+            )
         check_types("the parameters of the condition of while", param_types(condition), types[:n])
         check_types("the result of the condition of while", result_types(condition), [Type(BOOL)])
         check_types("the parameters of the body of while", param_types(body), [*types[:k], *types[n:]])
@@ -71,8 +73,8 @@ class While(StructuredOp):
         ctx.bind(op, results[len(changed) :])
 
     def _thread_rotated(self, ctx: Any, op: Operation) -> None:
-        """A condition that changes cells runs once before the loop and again at the end of each step; its answer is
-        carried. What the condition closes over is then needed by the body.
+        """A condition that changes cells runs once before the loop and again at the end of each step; its
+        answer is carried. What the condition closes over is then needed by the body.
         """
         condition, body = op.regions
         k, n = _groups(op)
@@ -123,7 +125,7 @@ class While(StructuredOp):
     def transpose(self, ctx: Any, op: Operation) -> None:
         raise _no_reverse(op)
 
-    # -------------------------------------------------------------------------------------------- batching, lowering
+    # --------------------------------------------------------------------------------- batching, lowering
     def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
         return self._batched_steady(walk, op, batched)[0][: op.attributes["carry"]]
 
@@ -140,8 +142,8 @@ class While(StructuredOp):
             flags = grown + flags[k:]
 
     def batch(self, ctx: Any, op: Operation) -> None:
-        """Where the condition differs along the batch, every element runs until the last one is done, and one that
-        is done keeps what it has.
+        """Where the condition differs along the batch, every element runs until the last one is done, and one
+        that is done keeps what it has.
         """
         condition, body = op.regions
         k, n = _groups(op)

@@ -7,9 +7,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from stategrad import jax_compat
-from stategrad.ir import Function
-from stategrad.passes import linearize_function, simplify_function, thread_function, transpose_function
+from stategrad.ir import DerivativeError, Function, Region
+from stategrad.passes import (
+    jvp_function,
+    linearize_function,
+    simplify_function,
+    thread_function,
+    transpose_function,
+)
 from stategrad.passes.batch import BatchWalk, batch_function
+from stategrad.passes.gradient import differentiable_results
 
 from .ir_call import Program, ir_call_p
 
@@ -40,11 +47,27 @@ def linearized(program: Program, active: Flags) -> Halves:
     """The two halves of a program, differentiated by the flagged arguments."""
 
     def make() -> Halves:
-        made = linearize_function(program.function, active)
+        try:
+            made = linearize_function(program.function, active)
+        except DerivativeError:
+            return _unsaved(program, active)
         forwarded = [i for i in made.forwarded if isinstance(i, int)]
         return Halves(_program(made.fwd), _program(made.lin), made.saved, forwarded, made.results)
 
     return program.derive(("linearize", active), make)
+
+
+def _unsaved(program: Program, active: Flags) -> Halves:
+    """Halves without residuals, where none can be saved: an unbounded loop has a derivative only forwards."""
+    function = program.function
+    results = differentiable_results(function)
+    made = jvp_function(function, [i for i, flag in enumerate(active) if flag], results=results)
+    body = made.body
+    tangents = body.results[len(function.results) :]
+    body = Region(body.params, body.operations, tangents, body.locals, body.location)
+    facts = {"known": len(function.params)}
+    linear = _program(Function(made.name, body, facts, made.location))
+    return Halves(program, linear, (), range(len(function.params)), results)
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:

@@ -22,8 +22,9 @@ class Engine:
     """Runs what `recipe` makes of `fn`.
 
     Args:
-        retrace: trace at every call, so that a changed closure, global or flag is always seen; programs that come out
-            equal are compiled once. Without it, one trace for each combination of argument types, as in jax.jit.
+        retrace: trace at every call, so that a changed closure, global or flag is always seen; programs that
+            come out equal are compiled once. Without it, one trace for each combination of argument types, as
+            in jax.jit.
         donate: whether the buffers of written States may be reused.
     """
 

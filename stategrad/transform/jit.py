@@ -12,8 +12,8 @@ from stategrad.trace import Traced
 
 from .bound import Bound, without_self
 from .engine import Engine
-from .staging import Derived
 from .stages import Staging
+from .staging import Derived
 from .static import Static
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,7 +42,9 @@ class Jitted:
         return self._engine(args, kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> Staging:
-        """Traces for these arguments (arrays or `jax.ShapeDtypeStruct`) without running: `.module`, `.lower()`, …"""
+        """Traces for these arguments (arrays or `jax.ShapeDtypeStruct`) without running: `.module`,
+        `.lower()`, …
+        """
         return Staging(self._engine, args, kwargs)
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
@@ -88,7 +90,8 @@ def jit(
 
     Args:
         fn: takes and returns pytrees of arrays; may read and write any State.
-        static_argnums, static_argnames: arguments that are part of the program: hashable, one compilation each.
+        static_argnums, static_argnames: arguments that are part of the program: hashable, one compilation
+            each.
         donate: let XLA reuse the buffers of written States that nobody else holds.
 
     Raises:

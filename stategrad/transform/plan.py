@@ -1,7 +1,7 @@
 """What runs per call: gather the slots, one dispatch in C++, scatter the results.
 
-A plan holds the slots of every State leaf that the programs of one function touch. It is flat and fixed; only another
-pytree structure of some State, or a program that touches more, makes a new one.
+A plan holds the slots of every State leaf that the programs of one function touch. It is flat and fixed; only
+another pytree structure of some State, or a program that touches more, makes a new one.
 """
 
 from collections.abc import Callable, Iterable
@@ -83,7 +83,8 @@ class Plan:
         operands = ([s.array for s in self.written], [s.array for s in self.read], args, kwargs)
         box: list[tuple[list[Any], dict[int, list[Any]]]] = []
         try:
-            # The arrays must be in the box before any bytecode runs: an interrupt in between would lose donated ones.
+            # The arrays must be in the box before any bytecode runs: an interrupt in between would lose
+            # donated ones.
             box.extend(starmap(self.jitted, (operands,)))
             written, results = box[0]
             for slot, array in zip(self.written, written, strict=True):
@@ -113,9 +114,11 @@ class Plan:
     def _run(
         self, written: list[Any], read: list[Any], args: Any, kwargs: Any
     ) -> tuple[list[Any], dict[int, list[Any]]]:
-        """What jax.jit traces: the new values of the written slots, and the results under the program's number.
+        """What jax.jit traces: the new values of the written slots, and the results under the program's
+        number.
 
-        All containers are built in: JAX makes them in C++, without a bytecode in which an interrupt could come.
+        All containers are built in: JAX makes them in C++, without a bytecode in which an interrupt could
+        come.
         """
         staged = self._stage(args, kwargs)
         if not self.covers(staged):
@@ -138,7 +141,9 @@ def _write(retyped: Retyped, leaves: list[Any]) -> None:
 
 
 def bind_under_trace(staged: Staged, args: Any, kwargs: Any) -> Any:
-    """Runs a program under whatever JAX trace is current: States are read and written through their primitives."""
+    """Runs a program under whatever JAX trace is current: States are read and written through their
+    primitives.
+    """
     states = {id(leaf.state): leaf.state for leaf in staged.inputs}
     values = {key: state.read_leaves() for key, state in states.items()}
     operands = [values[id(leaf.state)][leaf.index] for leaf in staged.inputs]

@@ -45,7 +45,9 @@ class Staging:
         return stage(self._traced, self._engine.recipe, hook)
 
     def lower(self) -> jax.stages.Lowered:
-        """StableHLO: `.as_text()`, `.compile()` and what JAX offers on that (`cost_analysis`, `memory_analysis`, …)."""
+        """StableHLO: `.as_text()`, `.compile()` and what JAX offers on that (`cost_analysis`,
+        `memory_analysis`, …).
+        """
         staged = self._staged
         donate = self._engine.donate and not staged.program.effects
         plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate)
@@ -60,7 +62,8 @@ class Staging:
 
 
 def make_ir(fn: Any) -> Any:
-    """`make_ir(f)(*args)` is the IR of `f` for these arguments, before any pass, as a `Module`; `str` prints it.
+    """`make_ir(f)(*args)` is the IR of `f` for these arguments, before any pass, as a `Module`; `str` prints
+    it.
 
     Raises:
         TraceError: an argument or result is no array.

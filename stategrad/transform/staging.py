@@ -17,8 +17,8 @@ class Derived:
     """What a transform makes of a traced function.
 
     Attributes:
-        passes: they turn a module of the traced function into one whose last function is the one to run; that has
-            the parameters of the traced function.
+        passes: they turn a module of the traced function into one whose last function is the one to run; that
+            has the parameters of the traced function.
         build: makes what the user gets from all its results that are not leaves of retyped States.
         retyped_at: where among its results the leaves of retyped States begin.
     """
@@ -36,8 +36,8 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Staged:
-    """A program with its bindings. Its operands are the values of `inputs`, `captured`, and the argument leaves; its
-    results those of the entry function, and then the new values of `outputs`.
+    """A program with its bindings. Its operands are the values of `inputs`, `captured`, and the argument
+    leaves; its results those of the entry function, and then the new values of `outputs`.
     """
 
     program: Program
@@ -81,7 +81,9 @@ def stage(traced: Traced, recipe: Recipe, hook: Hook | None = None) -> Staged:
     pure = Module.of([threaded.function])
     count.add(Step(1, ThreadState(), pure, time.perf_counter() - start))
     entry = _last(count.then(SIMPLIFY, pure))
-    inputs, outputs = (tuple(traced.leaves[c] for c in cells) for cells in (threaded.inputs, threaded.outputs))
+    inputs, outputs = (
+        tuple(traced.leaves[c] for c in cells) for cells in (threaded.inputs, threaded.outputs)
+    )
     return Staged(
         Program(entry),
         inputs,

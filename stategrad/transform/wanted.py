@@ -8,7 +8,13 @@ from typing import Any
 import jax
 
 from stategrad.errors import GradientError
+from stategrad.graph import FlatStates, NestedStates
 from stategrad.state import State
+
+
+def is_sequence(argnums: Any) -> bool:
+    """Whether argument numbers were given as a collection: the result is a tuple then."""
+    return isinstance(argnums, (Sequence, set, frozenset))
 
 
 def resolve_argnums(argnums: Any, count: int, name: str) -> tuple[int, ...]:
@@ -17,7 +23,7 @@ def resolve_argnums(argnums: Any, count: int, name: str) -> tuple[int, ...]:
     Raises:
         GradientError: no integer, out of range, or named twice.
     """
-    given = (argnums,) if not isinstance(argnums, (Sequence, set, frozenset)) else tuple(argnums)
+    given = tuple(argnums) if is_sequence(argnums) else (argnums,)
     found = []
     for n in given:
         try:
@@ -39,8 +45,8 @@ def resolve_argnums(argnums: Any, count: int, name: str) -> tuple[int, ...]:
 class WantedStates:
     """The States to differentiate by, and the container that their gradients are given in.
 
-    A single State gives a bare gradient; lists, tuples, dicts and mappings keep their form; None stays None; a State
-    that occurs twice gives its gradient twice.
+    A single State gives a bare gradient; lists, tuples, dicts and mappings keep their form; None stays None;
+    a State that occurs twice gives its gradient twice.
     """
 
     states: tuple[State, ...]
@@ -80,20 +86,20 @@ def _form(given: Any, found: list[State]) -> Any:
     if isinstance(given, State):
         found.append(given)
         return _STATE
-    if hasattr(given, "to_flat"):  # what treefy_states gives
-        given = given.to_flat()
-    elif callable(getattr(given, "states", None)):  # a Module
+    if callable(getattr(given, "states", None)):  # a Module
         given = given.states()
     if isinstance(given, Mapping):
-        return _Node("dict", tuple(given), tuple(_form(v, found) for v in given.values()))
-    if isinstance(given, tuple) and hasattr(given, "_fields"):
-        return _Node(type(given), given._fields, tuple(_form(v, found) for v in given))
+        kind = type(given) if isinstance(given, (FlatStates, NestedStates)) else dict
+        return _Node(kind, tuple(given), tuple(_form(v, found) for v in given.values()))
+    fields = getattr(given, "_fields", None)
+    if isinstance(given, tuple) and fields is not None:
+        return _Node(type(given), fields, tuple(_form(v, found) for v in given))
     if isinstance(given, (list, tuple)):
         return _Node(type(given), (), tuple(_form(v, found) for v in given))
     if jax.tree.structure(given) == jax.tree.structure(0):
         raise GradientError(
-            f"grad_states holds {given!r} of type {type(given).__name__}; expected a State, or a list, tuple, dict "
-            "or Module of States"
+            f"grad_states holds {given!r} of type {type(given).__name__}; expected a State, or a list, "
+            "tuple, dict or Module of States"
         )
     leaves, tree = jax.tree.flatten(given)
     return _Node(tree.unflatten, (), (*(_form(v, found) for v in leaves),))
@@ -105,6 +111,6 @@ def _fill(form: Any, gradients: Any) -> Any:
     if form is _STATE:
         return next(gradients)
     children = [_fill(c, gradients) for c in form.children]
-    if form.kind == "dict":
-        return dict(zip(form.keys, children, strict=True))
+    if isinstance(form.kind, type) and issubclass(form.kind, dict):
+        return form.kind(zip(form.keys, children, strict=True))
     return form.kind(*children) if form.keys else form.kind(children)
