@@ -3,11 +3,10 @@
 from . import errors, graph, ir, nn, passes, random, transform
 from .errors import GradientError, StateError, StategradError, TraceError
 from .state import ParamState, State
-from .transform import GradientTransform, grad, jit, make_ir, value_and_grad
+from .transform import grad, jit, make_ir, value_and_grad
 
 __all__ = [
     "GradientError",
-    "GradientTransform",
     "ParamState",
     "State",
     "StateError",

@@ -28,12 +28,18 @@ from stategrad.ir import (
 from stategrad.ir.opdef import PURE, Effects, Tangents
 
 from . import jax_compat as compat
+from .errors import TraceError
 from .foreign_program import ForeignProgram, jvp_program, parameter_key
 
 EFFECTS, CONTEXT = "jax_effects", "jax_context"
 """Attributes beside the primitive's parameters, there only where they say something."""
 
 _KEPT = 512
+_LINEAR_ONLY = ("custom_lin", "call_hi_primitive_linearized")  # made to be transposed, not to be run
+
+
+class ClosureError(TraceError):
+    """A program closes over a value of another trace."""
 
 
 class TracedSource(LazySource):
@@ -99,6 +105,7 @@ class ForeignOp(OpDef):
         return op.attributes.get(EFFECTS, frozenset())
 
     def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
+        self._check_runs(op)
         params, context = _split(op.attributes)
         given = [jax.numpy.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x for x in args]
         found = compat.bind(self.primitive, params, context, given)
@@ -107,6 +114,7 @@ class ForeignOp(OpDef):
         ]
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
+        self._check_runs(op)
         params, context = _split(op.attributes)
         before, after = [v.type for v in op.operands], [v.type for v in op.results]
         avals = [compat.aval_of_type(t) for t in before]
@@ -116,6 +124,13 @@ class ForeignOp(OpDef):
             self.primitive, params, before, after, self.jax_effects(op), context, _traceback(op.location)
         )
         return hlo.equation(equation, operands, op.location)
+
+    def _check_runs(self, op: Operation) -> None:
+        if self.primitive.name in _LINEAR_ONLY:
+            raise DerivativeError(
+                f"a function with jax.custom_vjp (at {op.location.source}) has no derivative in forward mode; "
+                "use reverse mode, or give it its rule with jax.custom_jvp"
+            )
 
     def _expanded(
         self, params: dict[str, Any], context: Any, types: Sequence[Type], attributes: Mapping[str, Any]
@@ -193,7 +208,7 @@ class ForeignOp(OpDef):
         results = [compat.aval_of_type(v.type) for v in op.results]
         try:
             return trace(apply, avals, results)
-        except jax.errors.UnexpectedTracerError as e:
+        except (ClosureError, jax.errors.UnexpectedTracerError) as e:
             raise DerivativeError(
                 f"the rules of {self.name} (at {op.location.source}) close over a value of the traced "
                 "function; pass it to the function with the custom rule as an argument"

@@ -12,7 +12,7 @@ from stategrad.ir.dtypes import BOOL
 from . import jax_compat as compat
 from . import lax_elementwise, lax_structure
 from .errors import StateError, TraceError
-from .foreign import TracedSource
+from .foreign import ClosureError, TracedSource
 from .import_structured import STRUCTURED
 from .recipes import Recipes
 from .traced_names import parameter_names, result_name
@@ -100,7 +100,7 @@ class Importer:
         found = self._captured.get(id(value)) or self._constants.get(id(value))
         if found is None:
             if isinstance(value, compat.Tracer):
-                raise TraceError(f"a nested program of JAX closes over {value}, a value of another trace")
+                raise ClosureError(f"a nested program of JAX closes over {value}, a value of another trace")
             found = self._constants[id(value)] = self._constant(value)
         return found
 
@@ -176,7 +176,8 @@ class Importer:
             return [compat.type_of_aval(v.aval) for v in equation.outvars]
         except IRTypeError as e:
             raise TraceError(
-                f"{equation.primitive.name} ({self.b.location.source}) makes what has no type in the IR: {e}"
+                f"{equation.primitive.name} ({self.b.location.source}) makes what the IR has no type for: {e}; "
+                "keep what changes in a stategrad.State, not in a reference of JAX"
             ) from e
 
     def _foreign(self, equation: Any, operands: Sequence[Value]) -> Sequence[Value]:

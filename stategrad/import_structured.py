@@ -57,7 +57,9 @@ def _scan(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[
         "length": params["length"],
         "reverse": params["reverse"],
     }
-    return at.b.emit(_SCAN, reorder(operands), attributes, [at.nested(params["jaxpr"], body)])
+    region = at.nested(params["jaxpr"], body)
+    names = [v.name for v in (*region.params[:carry], *region.results[carry:])]
+    return at.b.emit(_SCAN, reorder(operands), attributes, [region], names)
 
 
 def _while(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
@@ -81,7 +83,8 @@ def _while(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence
     regions = [at.nested(params["cond_jaxpr"], condition), at.nested(params["body_jaxpr"], body)]
     more = cond_const if _is_batched(params["cond_jaxpr"]) else ()
     attributes = {"carry": len(carry), "cond_const": c}
-    return at.b.emit(_WHILE, [*carry, *cond_const, *body_const, *more], attributes, regions)
+    names = [v.name for v in regions[1].params[: len(carry)]]
+    return at.b.emit(_WHILE, [*carry, *cond_const, *body_const, *more], attributes, regions, names)
 
 
 def _is_batched(condition: Any) -> bool:
@@ -113,7 +116,7 @@ def _cond(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[
         index = at.flags.get(index, index)
     if index.type.dtype is not _I32 and (index.type.dtype is not _BOOL or len(regions) != 2):
         index = at.b.convert(index, to=_I32)
-    return at.b.emit(_COND, [index, *args], {}, regions)
+    return at.b.emit(_COND, [index, *args], {}, regions, ["cond"] * len(regions[0].results))
 
 
 # ------------------------------------------------------------------------------------- calls
@@ -134,7 +137,8 @@ def _emit_call(at: "Importer", function: Function, operands: Sequence[Value]) ->
 
 
 def _remat(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
-    return at.b.emit(_REMAT, operands, {}, [at.nested(equation.params["jaxpr"])])
+    region = at.nested(equation.params["jaxpr"])
+    return at.b.emit(_REMAT, operands, {}, [region], [v.name for v in region.results])
 
 
 STRUCTURED: dict[str, Handler] = {

@@ -65,7 +65,7 @@ class Imports:
     def entry(self, program: Any, name: str, captured: Sequence[Any] = ()) -> Function:
         """The function that a whole program becomes; `captured` constants lead its parameters."""
         jaxpr, _ = compat.open_program(program)
-        importer = Importer(self, UNKNOWN)
+        importer = Importer(self, definition(jaxpr) or UNKNOWN)
         closed_over = [importer.capture(c) for c in captured]
         params = importer.parameters(program)
         results = importer.run(program, params)

@@ -182,7 +182,8 @@ def type_of_aval(aval: Any) -> Type:
     Raises:
         IRTypeError: we have no such type: `float0`, references, tokens, symbolic sizes.
     """
-    element = _ELEMENT_TYPES.get(getattr(aval, "dtype", None)) or _element_type(aval)
+    known = isinstance(aval, core.ShapedArray)  # a reference has a dtype and a shape too
+    element = (_ELEMENT_TYPES.get(aval.dtype) if known else None) or _element_type(aval)
     for size in aval.shape:
         if type(size) is not int:
             raise IRTypeError(f"{aval} has the symbolic size {size}; stategrad needs sizes that are numbers")

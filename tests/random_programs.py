@@ -48,6 +48,7 @@ SHAPES = (
     Shape(length=(8, 16), inner=(2, 9), loopy=True),
     Shape(length=(8, 14), inner=(2, 9), loopy=True, structured=("scan", "scan", "call")),
     Shape(depth=3, length=(3, 6), inner=(2, 5), loopy=True),
+    Shape(length=(8, 14), inner=(3, 6), structured=("call", "call", "call", "cond", "scan")),
 )
 
 
@@ -212,6 +213,8 @@ class _Generator:
         if own:
             self.scratch.append(Cell("scratch", self.V))
             block.b.locals.append(self.scratch[-1])
+            if self.r.random() < 0.7:
+                block.b.accumulate(self.tame(block, self.pick(block, self.V)), cell=self.scratch[-1])
         self.fill(block, depth - 1, self.r.randint(*self.shape.inner))
         if own:
             cell = self.scratch.pop()

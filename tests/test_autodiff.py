@@ -210,8 +210,8 @@ func @f(%xs: f64[5,3]) -> f64[] reads $h, $n, $w writes $h, $n {
     write $n, %n1
     %w: f64[3,3] = read $w
     %h0: f64[3] = read $h
-    %wh: f64[3] = dot %w, %h0 {batch = [[], []], contract = [[1], [0]], precision = ["default", "default"], to
-    = f64} %s: f64[3] = add %wh, %x
+    %wh: f64[3] = dot %w, %h0 {contract = [[1], [0]], batch = [[], []], precision = PRECISION, to = f64}
+    %s: f64[3] = add %wh, %x
     %t: f64[3] = tanh %s
     write $h, %t
     yield %t
@@ -221,7 +221,7 @@ func @f(%xs: f64[5,3]) -> f64[] reads $h, $n, $w writes $h, $n {
   %loss: f64[] = reduce_sum %sq {axes = [0]}
   return %loss
 }
-"""
+""".replace("PRECISION", '["default", "default"]')
 
 
 def rnn() -> tuple[Function, dict[str, Cell]]:

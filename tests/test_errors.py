@@ -333,22 +333,33 @@ def test_interrupts_at_any_moment_lose_no_update():
         b.value = b.value + 1
 
     step()
-    interrupted = 0
-    for i in range(60):
-        timer = threading.Timer(0.0005 * (i % 7), signal.raise_signal, (signal.SIGINT,))
-        try:
-            timer.start()
+    armed = False
+
+    def interrupt(*_):
+        nonlocal armed
+        if armed:
+            armed = False
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    count = 0
+    try:
+        for i in range(60):
+            timer = threading.Timer(0.0005 * (i % 7), signal.raise_signal, (signal.SIGINT,))
             until = time.monotonic() + 0.02
-            while time.monotonic() < until:
-                step()
-        except KeyboardInterrupt:
-            interrupted += 1
-        try:
+            try:
+                armed = True
+                timer.start()
+                while time.monotonic() < until:
+                    step()
+            except KeyboardInterrupt:
+                count += 1
+            armed = False
             timer.join()
-        except KeyboardInterrupt:
-            interrupted += 1
-        np.testing.assert_array_equal(a.value, b.value)
-    assert interrupted > 30
+            np.testing.assert_array_equal(a.value, b.value)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert count > 30
 
 
 def test_threads_lose_no_update():

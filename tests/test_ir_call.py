@@ -125,11 +125,6 @@ def halved(x: Any) -> Any:
     return jax.lax.while_loop(lambda s: s[0] > 0.1, lambda s: (s[0] * 0.5, s[1] * s[0]), (x, x))[1]
 
 
-def test_unbounded_loops_in_forward_mode() -> None:
-    program = Program(imported(halved, 2.0))
-    same(jax.jvp(lambda x: program.bind(x)[0], (2.0,), (1.0,)), jax.jvp(halved, (2.0,), (1.0,)))
-
-
 def test_unbounded_loops_in_reverse() -> None:
     program = Program(imported(halved, 2.0))
     with pytest.raises(DerivativeError, match="has no bound on its steps"):

@@ -1,6 +1,6 @@
-"""Loops and branches called outside of any trace: traced at every call, compiled once for each different program.
+"""Loops and branches called outside of any trace: traced at every call, each different program compiled once.
 
-No State is kept: the programs are effect-free, and the States that a call is about are found anew by its trace.
+No State is kept: the programs are effect-free, and the trace of each call finds the States that it is about.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _KEPT = 128
 
 @dataclasses.dataclass(frozen=True)
 class _Compiled:
-    """A program with the numbers of the State leaves that it reads and writes, counted as its trace found them."""
+    """A program, and which of the State leaves that its trace found it reads and writes."""
 
     program: Program
     inputs: tuple[int, ...]
@@ -34,10 +34,10 @@ _compiled: dict[Any, _Compiled] = {}
 
 
 def run(fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)`: as a part of the trace that is current, or if there is none, traced and compiled.
+    """`fn(*args)`: a part of the trace that is current, or if there is none, traced and compiled.
 
-    Every call traces, so a changed closure, global or flag is always seen. Calls whose programs come out equal share
-    one compilation, whatever arrays the function closes over. States are committed together, or not at all.
+    Every call traces, so a changed closure, global or flag is always seen. Calls whose programs come out equal
+    share one compilation, whatever arrays the function closes over. States are committed together or not at all.
     """
     if not compat.is_eager() or jax.config.jax_disable_jit:
         return fn(*args)
@@ -98,7 +98,7 @@ def _commit(
 
 # ------------------------------------------------------------------------------------------------ closures
 def _with_arrays_as_parameters(traced: Traced) -> Traced:
-    """The same with the arrays that the function closes over as parameters: other arrays, still the same program."""
+    """The same with the arrays that it closes over as parameters: with others it is the same program."""
     body = traced.function.body
     lifted = [op for op in body.operations if _is_array(op)]
     if not lifted:

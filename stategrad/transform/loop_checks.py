@@ -1,17 +1,15 @@
-"""What is wrong with the body of a loop or the branches of a condition, in words that name the leaf and the line."""
+"""What is wrong with the body of a loop or with branches: the leaf, its types, the user's line."""
 
-import operator
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
-import numpy as np
 
 from stategrad import jax_compat as compat
-from stategrad.arguments import shown_function
 from stategrad.errors import TraceError
-from stategrad.state import State
 from stategrad.user_frame import user_line
 
 
@@ -28,47 +26,50 @@ def explained(mismatch: Callable[[], str | None]) -> Iterator[None]:
 
 
 class Noted:
-    """The structure and types of a pytree."""
+    """The structure of a pytree, and the type of each leaf by its path."""
 
     def __init__(self, tree: Any) -> None:
         paths, self.tree = jax.tree_util.tree_flatten_with_path(tree)
         self.types = {jax.tree_util.keystr(path): _shown_type(leaf) for path, leaf in paths}
 
-    def shown(self) -> str:
+    def __str__(self) -> str:
         return str(self.tree).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 class Carry:
-    """What enters the body of a loop and what comes back, in its last trace."""
+    """What the body of a loop takes and gives back, as seen in its last trace."""
 
     def __init__(self, loop: str, body: Callable[..., Any]) -> None:
         self.loop = loop
         self.body = body
-        self._before: Noted | None = None
-        self._after: Noted | None = None
+        self._noted: tuple[Noted, Noted] | None = None
 
-    def enter(self, carry: Any) -> None:
-        self._before, self._after = Noted(carry), None
+    def begin(self) -> None:
+        """Forgets what was noted: the body runs again, and may raise an error of its own."""
+        self._noted = None
 
-    def leave(self, carry: Any) -> None:
-        self._after = Noted(carry)
+    def note(self, before: Any, after: Any) -> None:
+        """Notes what a body, that has run to its end, took and gave back."""
+        self._noted = Noted(before), Noted(after)
 
     def mismatch(self) -> str | None:
-        """What is wrong, if the body has run to its end and gives back another type than it takes."""
-        before, after = self._before, self._after
-        if before is None or after is None:
+        """What is wrong, if the body gives back another type than it takes."""
+        if self._noted is None:
             return None
-        where = f"in {shown_function(self.body)}{user_line()}"
+        before, after = self._noted
+        start = f"the carry of {self.loop}{user_line()} changes its"
+        where = f"in {described(self.body)}: it enters as"
         if before.tree != after.tree:
             return (
-                f"the carry of {self.loop} changes its structure {where}: it enters as {before.shown()} and comes back "
-                f"as {after.shown()}; give back what you take, and other results as outputs"
+                f"{start} structure {where} {before} and comes back as {after}; give back what you take, "
+                "and other results as outputs"
             )
         for path, old in before.types.items():
             if (new := after.types[path]) != old:
+                where = where.replace("it enters", f"carry{path} enters")
                 return (
-                    f"the carry of {self.loop} changes its type {where}: carry{path} enters as {old} and comes back as "
-                    f"{new}; give back {old} ({_conversion(old, new)}), or start with {new}"
+                    f"{start} type {where} {old} and comes back as {new}; give back {old} "
+                    f"({_conversion(old, new)}), or start with {new}"
                 )
         return None
 
@@ -92,33 +93,26 @@ class Branches:
             self._results[number] = Noted(result)
             return result
 
-        return noted
+        return named_as(branch, noted)
 
     def mismatch(self) -> str | None:
-        """What is wrong, if two branches that have run to their end give different types."""
+        """What is wrong, if two branches, that have run to their end, give different types."""
         if not self._results:
             return None
-        first, *others = sorted(self._results.items())
-        for other in others:
-            found = self._between(first, other)
-            if found is not None:
-                return found
-        return None
+        first, *others = sorted(self._results)
+        return next(filter(None, (self._between(first, other) for other in others)), None)
 
-    def _between(self, one: tuple[int, Noted], two: tuple[int, Noted]) -> str | None:
-        (i, a), (j, b) = one, two
-        f, g = (f"branch {n}, {shown_function(self.branches[n])}," for n in (i, j))
-        start = f"the branches of {self.name} give different"
+    def _between(self, i: int, j: int) -> str | None:
+        a, b = self._results[i], self._results[j]
+        f, g = (f"branch {n}, {described(self.branches[n])}" for n in (i, j))
+        start = f"the branches of {self.name}{user_line()} give different"
         if a.tree != b.tree:
-            return (
-                f"{start} structures{user_line()}: {f} gives {a.shown()}, and {g} gives {b.shown()}; "
-                "all branches must give the same"
-            )
+            return f"{start} structures: {f}, gives {a}, and {g}, gives {b}; give the same from each"
         for path, old in a.types.items():
             if (new := b.types[path]) != old:
                 return (
-                    f"{start} types{user_line()}: result{path} of {f} is {old}, and of {g} is {new}; make them equal "
-                    f"({_conversion(old, new)})"
+                    f"{start} types: result{path} of {f}, is {old}, and of {g}, is {new}; "
+                    f"make them equal ({_conversion(old, new)})"
                 )
         return None
 
@@ -134,96 +128,17 @@ def _conversion(old: str, new: str) -> str:
     return f"`.astype('{dtype}')`" if new.partition("[")[2] == shape else "keep its shape"
 
 
-# ------------------------------------------------------------------------------------------------ small checks
-def check_callable(given: Any, name: str, of: str) -> None:
-    """Checks that a body, condition or branch can be called.
-
-    Raises:
-        TraceError: it cannot.
-    """
-    if not callable(given):
-        raise TraceError(
-            f"{name} of {of} is {given!r} of type {type(given).__name__}, not a function{user_line()}"
-        )
+# ------------------------------------------------------------------------------------------------ functions
+def described(fn: Callable[..., Any]) -> str:
+    """A function of the user's by its name and where it is written: `step` (train.py:12)."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = inspect.unwrap(fn)
+    code = getattr(getattr(fn, "__func__", fn), "__code__", None)
+    name = getattr(fn, "__name__", type(fn).__name__)
+    return f"`{name}` ({code.co_filename}:{code.co_firstlineno})" if code is not None else f"`{name}`"
 
 
-def check_scalar(given: Any, kinds: str, name: str, of: str, wanted: str) -> None:
-    """Checks that a predicate or index is one number of one of the kinds (as NumPy's `dtype.kind`).
-
-    Raises:
-        TraceError: it has axes, or another kind.
-    """
-    if isinstance(given, State) or not compat.is_array_like(given):
-        instead = f"; pass {given.name}.value" if isinstance(given, State) else ""
-        raise TraceError(
-            f"{name} of {of} is {given!r} of type {type(given).__name__}, expected {wanted}{user_line()}{instead}"
-        )
-    found = jax.typeof(given)
-    if found.shape != () or found.dtype.kind not in kinds:
-        advice = "; reduce it with jnp.any, jnp.all or an index" if found.shape else ""
-        raise TraceError(f"{name} of {of} is {found.str_short()}, expected {wanted}{user_line()}{advice}")
-
-
-def loop_length(loop: str, xs: Any, length: int | None) -> int:
-    """How many steps a loop over the leading axes of `xs` takes.
-
-    Raises:
-        TraceError: a leaf is no array, has no axis, or another length than the rest; there is nothing to count.
-    """
-    steps, said = (None, "") if length is None else (_steps(loop, length), "length says")
-    for path, leaf in jax.tree_util.tree_flatten_with_path(xs)[0]:
-        name = f"xs{jax.tree_util.keystr(path)}"
-        n = _leading(loop, name, leaf)
-        if steps is None:
-            steps, said = n, f"{name} has"
-        elif n != steps:
-            raise TraceError(f"{name} of {loop} has {n} steps where {said} {steps}{user_line()}")
-    if steps is None:
-        raise TraceError(f"{loop} has nothing to loop over{user_line()}; pass arrays, or length=")
-    return steps
-
-
-def _steps(loop: str, length: Any) -> int:
-    try:
-        steps = operator.index(length)
-    except TypeError:
-        steps = -1
-    if steps < 0:
-        raise TraceError(
-            f"length of {loop} is {length!r}, expected a number of steps, 0 or more{user_line()}"
-        )
-    return steps
-
-
-def _leading(loop: str, name: str, leaf: Any) -> int:
-    if isinstance(leaf, State):
-        raise TraceError(f"{name} of {loop} is the State {leaf.name!r}{user_line()}; pass {leaf.name}.value")
-    if not compat.is_array_like(leaf):
-        raise TraceError(
-            f"{name} of {loop} is {leaf!r} of type {type(leaf).__name__}, not an array{user_line()}; make it one with "
-            "jnp.array"
-        )
-    shape = np.shape(leaf)
-    if not shape:
-        raise TraceError(
-            f"{name} of {loop} is a single number, with no axis to loop over{user_line()}; pass an array (a list of "
-            "numbers as jnp.array), or let the body close over it"
-        )
-    return shape[0]
-
-
-def positive(given: Any, name: str, of: str, least: int = 1) -> int:
-    """A whole number that is at least `least`.
-
-    Raises:
-        TraceError: it is not.
-    """
-    try:
-        found = operator.index(given)
-    except TypeError:
-        found = least - 1
-    if found < least:
-        raise TraceError(
-            f"{name} of {of} is {given!r}, expected a whole number, {least} or more{user_line()}"
-        )
-    return found
+def named_as(fn: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    """The wrapper under the name and parameters of a function, which the IR shows."""
+    return functools.update_wrapper(wrapper, fn, assigned=("__name__", "__qualname__"), updated=())

@@ -43,7 +43,8 @@ class Static:
         for num in nums:
             if not any_position and not -len(positional) <= num < len(positional):
                 raise TraceError(
-                    f"static_argnums names argument {num}, but there are {len(positional)}: ({', '.join(positional)})"
+                    f"static_argnums names argument {num}, but there are {len(positional)}: "
+                    f"({', '.join(positional)})"
                 )
         positions = {n % len(positional) if n < 0 else n for n in nums}
         by_position = {positional[p] for p in positions if p < len(positional)}

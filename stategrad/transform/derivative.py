@@ -1,0 +1,90 @@
+"""What all derivative transforms share: a function, a request, a recipe, and a way to be called."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+
+from stategrad.arguments import function_name
+
+from .bound import Bound, without_self
+from .engine import Engine
+from .selection import Request
+from .stages import Staging
+from .staging import Recipe
+from .static import Static
+
+
+class Derivative:
+    """A function that gives derivatives of another; subclasses say which by `recipe`.
+
+    Args:
+        fn: the function; it may read and write any State. What it writes is committed once.
+        grad_states: a State or any list, tuple, dict, mapping or Module of States; results have its form.
+        argnums: argument positions; an int gives a bare derivative, a sequence a tuple. None means 0 without
+            `grad_states`, and none with them.
+        has_aux: the function returns a pair `(value, aux)`, and only `value` is differentiated.
+        return_value: return the value too.
+        check_states: a State that the function does not read is an error; otherwise its derivative is zero.
+        static_argnums, static_argnames: arguments that are part of the program.
+    """
+
+    kind: ClassVar[str] = "derivative"
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        grad_states: Any = None,
+        argnums: Any = None,
+        has_aux: bool | None = False,
+        return_value: bool = False,
+        check_states: bool = True,
+        static_argnums: Any = None,
+        static_argnames: Any = None,
+        **options: Any,
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        request = Request.of(grad_states, argnums, has_aux, return_value, check_states)
+        static = Static.of(fn, static_argnums, static_argnames)
+        self.request = request
+        self._engine = Engine(fn, self.recipe(request, **options), static, retrace=True, donate=False)
+        self._bound = Bound(
+            lambda instance: type(self)(
+                fn.__get__(instance),
+                grad_states,
+                without_self(argnums),
+                has_aux,
+                return_value,
+                check_states,
+                without_self(static_argnums),
+                static_argnames,
+                **options,
+            )
+        )
+
+    def recipe(self, request: Request, **options: Any) -> Recipe:
+        """What to make of a traced function."""
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._engine(args, kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Staging:
+        """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
+        return Staging(self._engine, args, kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
+        return self.trace(*args, **kwargs).lower()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else self._bound.of(instance)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of {function_name(self._engine.fn)}>"
+
+
+def decorated(cls: type[Derivative], fn: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    """The transform of `fn`, or a decorator with these options if `fn` is not given yet."""
+    return (lambda fn: cls(fn, **options)) if fn is None else cls(fn, **options)
