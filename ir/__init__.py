@@ -37,7 +37,6 @@ from .opdef import (
     OpDef,
     Row,
     Sample,
-    StructuredOp,
     Undefined,
     Zero,
     lookup,
@@ -46,6 +45,7 @@ from .opdef import (
     sample,
 )
 from .parse import parse
+from .structured import StructuredOp
 from .text import to_text
 from .verify import verify
 

@@ -1,11 +1,13 @@
 """The one way to make operations: a builder runs the type rule and gives every result its type."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from .core import Cell, Function, Operation, Region, Type, Value
+from .dtypes import DType
 from .errors import IRTypeError
 from .location import UNKNOWN, Derived, Location
 from .opdef import OpDef, lookup
@@ -50,8 +52,10 @@ class Builder:
             IRTypeError: the row does not accept these operands, attributes or regions.
         """
         types = opdef.infer([v.type for v in operands], attributes, regions)
-        names = names if len(names) == len(types) else [""] * len(types)
-        results = tuple(Value(t, n) for t, n in zip(types, names, strict=True))
+        if len(names) == len(types):
+            results = tuple([Value(t, n) for t, n in zip(types, names, strict=True)])
+        else:
+            results = tuple([Value(t) for t in types])
         return self.append(
             Operation(opdef, tuple(operands), results, attributes, tuple(regions), location or self.location)
         )
@@ -65,8 +69,8 @@ class Builder:
         """Appends `op` on other operands of the same types, with new results and, inside its regions, new
         values.
         """
-        results = tuple(Value(r.type, r.name) for r in op.results)
-        regions = tuple(clone_region(r) for r in op.regions)
+        results = tuple([Value(r.type, r.name) for r in op.results])
+        regions = tuple([clone_region(r) for r in op.regions])
         return self.append(Operation(op.opdef, tuple(operands), results, op.attributes, regions, op.location))
 
     def call_row(self, name: str, *operands: Value, **attributes: Any) -> Any:
@@ -74,13 +78,17 @@ class Builder:
         opdef = lookup(name)
         if opdef is None:
             raise IRTypeError(f"there is no operation {name!r}")
+        return self._emit_row(opdef, *operands, **attributes)
+
+    def _emit_row(self, opdef: OpDef, /, *operands: Value, **attributes: Any) -> Any:
         results = self.emit(opdef, operands, attributes)
         return results[0] if len(results) == 1 else results
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("_") or lookup(name) is None:
+        opdef = None if name.startswith("_") else lookup(name)
+        if opdef is None:
             raise AttributeError(f"{type(self).__name__} has no attribute, and the IR no operation, {name!r}")
-        return lambda *operands, **attributes: self.call_row(name, *operands, **attributes)
+        return partial(self._emit_row, opdef)
 
     def constant(self, value: Any, type: Type, name: str = "") -> Value:
         """A constant; a scalar `value` fills the whole shape."""
@@ -90,7 +98,7 @@ class Builder:
 
     def zeros(self, type: Type) -> Value:
         """The zero of a type."""
-        return self.constant(_zero_scalar(type), type)
+        return self.constant(_zero_scalar(type.dtype), type)
 
     def region(self, params: Iterable[Value], results: Iterable[Value]) -> Region:
         """The finished region."""
@@ -110,10 +118,11 @@ class Builder:
         return Function(name, self.region(params, results), facts, location)
 
 
-def _zero_scalar(type: Type) -> Any:
-    if type.dtype.numpy is None:
-        raise IRTypeError(f"{type} has no zero")
-    return np.zeros((), type.dtype.numpy)[()]
+@cache
+def _zero_scalar(dtype: DType) -> Any:
+    if dtype.numpy is None:
+        raise IRTypeError(f"{dtype}[] has no zero")
+    return np.zeros((), dtype.numpy)[()]
 
 
 def clone_region(region: Region) -> Region:

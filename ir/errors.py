@@ -10,8 +10,7 @@ class IRTypeError(IRError, TypeError):
 
 
 class IRSyntaxError(IRError, ValueError):
-    """A text is not a program: `line` and `column` count from 1; the message ends in an excerpt with a caret.
-    """
+    """A text is not a program: `line` and `column` count from 1; the message ends in an excerpt."""
 
     def __init__(self, message: str, line: int = 0, column: int = 0, excerpt: str = "") -> None:
         self.line, self.column, self.excerpt = line, column, excerpt

@@ -13,8 +13,7 @@ Array = Any
 
 
 class Machine:
-    """Runs regions on arrays. `cells` holds what each cell holds now; rows with effects read and change it.
-    """
+    """Runs regions on arrays. `cells` has what each cell holds now; effects read and change it."""
 
     def __init__(self, cells: Mapping[Cell, Array]) -> None:
         self.cells: dict[Cell, Array] = dict(cells)

@@ -24,8 +24,7 @@ class Unknown(Location):
 
 @dataclass(frozen=True, slots=True)
 class Source(Location):
-    """A place in a file; line and column count from 1 and 0, as Python's own do. Printed `loc("f.py":3:4)`.
-    """
+    """A place in a file; line and column count from 1 and 0, as in Python. Printed `loc("f.py":3:4)`."""
 
     file: str
     line: int

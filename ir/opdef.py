@@ -6,9 +6,9 @@ its own.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .core import NO_EFFECTS, Cell, Effect, Operation, Region, Type, Value
 from .errors import DerivativeError, IRError, IRTypeError
@@ -92,7 +92,7 @@ def sample(
 
 # ----------------------------------------------------------------------------------------- op definitions
 class OpDef(ABC):
-    """What every operation answers. `Row` declares plain ones, `StructuredOp` those with regions or a callee."""
+    """What every operation answers. `Row` declares plain ones, `StructuredOp` those with inner programs."""
 
     name: str
     doc: str
@@ -243,7 +243,8 @@ class Row(OpDef):
             )
         if getattr(self.derivative, "over", "") == "each" and sum(x is None for x in operands) > 1:
             raise DerivativeError(
-                f"{self.name} of two linear operands is not linear and cannot be transposed (at {op.location.source})"
+                f"{self.name} of two linear operands is not linear and cannot be transposed "
+                f"(at {op.location.source})"
             )
         (cotangent,) = cotangents
         found: list[Value | None] = [None] * len(operands)
@@ -289,75 +290,6 @@ def _linear_tangent(
         for t, x in zip(tangents, operands, strict=True)
     ]
     return b.emit(row, filled, op.attributes)[0]
-
-
-class StructuredOp(OpDef):
-    """An operation with regions or a callee. All of its rules stand in one file of `ops/`.
-
-    The contexts are those of the passes: `ThreadContext`, `LinearizeContext`, `TransposeContext`,
-    `BatchContext`.
-    """
-
-    effects_from: ClassVar[str] = "regions"
-
-    def effects_of(self, op: Operation) -> Effects:
-        effects: dict[Cell, Effect] = {}
-        external = False
-        for region in self.bodies(op):
-            external = external or region.external
-            for cell, effect in region.effects.items():
-                effects[cell] = effects.get(cell, Effect(0)) | effect
-        return effects or NO_EFFECTS, external
-
-    def bodies(self, op: Operation) -> Iterable[Region]:
-        """The regions that it runs: its own, or its callee's."""
-        return op.regions
-
-    @abstractmethod
-    def thread(self, ctx: Any, op: Operation) -> None:
-        """Turns the effects inside into operands and results."""
-
-    @abstractmethod
-    def activity(
-        self, walk: Any, op: Operation, active: tuple[bool, ...], cells: frozenset[Cell]
-    ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
-        """Which results may have tangents, and which touched cells a nonzero shadow afterwards, if the
-        operands flagged in `active` have tangents and `cells` are the touched ones with a nonzero shadow
-        before.
-
-        `walk.region(region, active, cells)` answers the same for a region.
-        """
-
-    @abstractmethod
-    def cotangent_activity(
-        self,
-        walk: Any,
-        op: Operation,
-        linear: tuple[bool, ...],
-        given: tuple[bool, ...],
-        cells: frozenset[Cell],
-    ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
-        """The same for the transposed operation: which of the `linear` operands may get a cotangent, and
-        which touched cells may have a nonzero one at its end, if the results flagged in `given` have one.
-
-        `walk.region(region, linear, given, cells)` answers the same for a region.
-        """
-
-    @abstractmethod
-    def linearize(self, ctx: Any, op: Operation) -> None:
-        """Emits the primal half with residuals and the linear half."""
-
-    @abstractmethod
-    def transpose(self, ctx: Any, op: Operation) -> None:
-        """Emits the transposed operation; `op` has linear operands or effects."""
-
-    @abstractmethod
-    def batched_results(self, walk: Any, op: Operation, batched: tuple[bool, ...]) -> tuple[bool, ...]:
-        """Which results carry a batch axis if the flagged operands do; `walk.region` answers it for a region."""
-
-    @abstractmethod
-    def batch(self, ctx: Any, op: Operation) -> None:
-        """Emits the operation with a leading batch axis on some operands and cells."""
 
 
 # ------------------------------------------------------------------------------------------- the registry

@@ -11,10 +11,11 @@ if __name__ != "stategrad.passes":
 from .batch import Batch, batch_function
 from .cse import Cse, cse_function
 from .dce import Dce, dce_function
+from .derivative_passes import ForwardMode, Gradient, Linearize, Transpose
 from .errors import PassError, PassTextError
 from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
-from .gradient import ForwardMode, Gradient, Linearize, Transpose, gradient_function, jvp_function
+from .gradient import gradient_function, jvp_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
 from .hooks import DumpTo, Print, Timing, Verify, together

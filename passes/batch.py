@@ -1,4 +1,4 @@
-"""batch: a pure program on many inputs at once. Whatever depends on a batched input carries a leading axis."""
+"""batch: a pure program on many inputs at once. What depends on a batched input has a leading axis."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

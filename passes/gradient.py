@@ -1,16 +1,13 @@
 """gradient and jvp: a function and its derivative in one program, from the halves that linearize makes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from stategrad.ir import Builder, Cell, Function, IRTypeError, Module, Operation, Type, Value
+from stategrad.ir import Builder, Cell, Function, IRTypeError, Operation, Value
 
-from .linearize import LinearizeContext, Linearizer, check_active, linearize_function
+from .linearize import LinearizeContext, Linearizer, check_active
 from .local_cells import with_local_cells
-from .names import Fresh, cell_named, function_named, with_own_locals
-from .pipeline import Pass, register_pass
-from .spec import CellName, FunctionName
-from .transpose import TransposeContext, Transposer, transpose_function
+from .names import Fresh, with_own_locals
+from .transpose import TransposeContext, Transposer
 
 
 def gradient_function(
@@ -123,7 +120,7 @@ class _Forward:
     """The halves of a function, open, and what both drivers ask of them."""
 
     def __init__(self, function: Function, args: Sequence[int], cells: Sequence[Cell], names: Fresh) -> None:
-        _check_args(function, args)
+        check_args(function, args)
         flags = tuple(i in args for i in range(len(function.params)))
         self.run = Linearizer(names)
         active = check_active(function, flags, cells)
@@ -164,7 +161,8 @@ def _by_cells(forward: _Forward, back: TransposeContext, cells: Sequence[Cell]) 
     return [b.read(cell=back.cotangent_cell(s)) if s in back.exit else b.zeros(s.type) for s in shadows]
 
 
-def _check_args(function: Function, args: Sequence[int]) -> None:
+def check_args(function: Function, args: Sequence[int]) -> None:
+    """Raises IRTypeError unless every index is that of a parameter."""
     for i in args:
         if not 0 <= i < len(function.params):
             raise IRTypeError(
@@ -188,94 +186,3 @@ def _check_results(function: Function, results: Sequence[int], cells: Sequence[C
 def _with_operands(op: Operation, env: dict[Value, Value]) -> Operation:
     operands = tuple(env.get(v, v) for v in op.operands)
     return Operation(op.opdef, operands, op.results, op.attributes, op.regions, op.location)
-
-
-@register_pass
-@dataclass(frozen=True)
-class Linearize(Pass):
-    """Adds the primal half @f.fwd, which keeps residuals, and the linear half @f.lin of a function."""
-
-    name = "linearize"
-
-    of: FunctionName
-    wrt: tuple[CellName, ...] = ()
-    """The cells whose value on entry is differentiated by."""
-    args: tuple[int, ...] = ()
-    """The arguments that are differentiated by."""
-
-    def run(self, module: Module) -> Module:
-        function = function_named(module, self.of)
-        _check_args(function, self.args)
-        flags = [i in self.args for i in range(len(function.params))]
-        cells = list(map(cell_named(module), self.wrt))
-        made = linearize_function(function, flags, cells, Fresh.in_module(module))
-        return with_functions(module, made.fwd, made.lin)
-
-
-@register_pass
-@dataclass(frozen=True)
-class Transpose(Pass):
-    """Adds the pullback @f.T of a linear function @f."""
-
-    name = "transpose"
-
-    of: FunctionName
-
-    def run(self, module: Module) -> Module:
-        made = transpose_function(function_named(module, self.of), names=Fresh.in_module(module))
-        return with_functions(module, made.function)
-
-
-@register_pass
-@dataclass(frozen=True)
-class Gradient(Pass):
-    """Adds @f.gradient: a function together with its pullback."""
-
-    name = "gradient"
-
-    of: FunctionName
-    wrt: tuple[CellName, ...] = ()
-    """The cells whose value on entry is differentiated by."""
-    args: tuple[int, ...] = ()
-    """The arguments that are differentiated by."""
-    results: tuple[int, ...] | None = None
-    """The results that have a cotangent; by default all that can."""
-    final: tuple[CellName, ...] = ()
-    """The cells whose value at the end has a cotangent."""
-    unit: bool = False
-    """The cotangents of the results are ones, as for the gradient of a scalar, rather than parameters."""
-
-    def run(self, module: Module) -> Module:
-        find = cell_named(module)
-        wrt, final = list(map(find, self.wrt)), list(map(find, self.final))
-        function = function_named(module, self.of)
-        return with_functions(
-            module, gradient_function(function, self.args, wrt, self.results, final, unit=self.unit)
-        )
-
-
-@register_pass
-@dataclass(frozen=True)
-class ForwardMode(Pass):
-    """Adds @f.jvp: a function together with its tangents."""
-
-    name = "jvp"
-
-    of: FunctionName
-    wrt: tuple[CellName, ...] = ()
-    """The cells whose value on entry has a tangent."""
-    args: tuple[int, ...] = ()
-    """The arguments that have a tangent."""
-    final: tuple[CellName, ...] = ()
-    """The cells of which the tangent at the end is returned."""
-
-    def run(self, module: Module) -> Module:
-        find = cell_named(module)
-        wrt, final = list(map(find, self.wrt)), list(map(find, self.final))
-        function = function_named(module, self.of)
-        return with_functions(module, jvp_function(function, self.args, wrt, None, final))
-
-
-def with_functions(module: Module, *functions: Function) -> Module:
-    """The module with more functions and all that they call and touch."""
-    return Module.of([*module.functions.values(), *functions], module.cells.values())

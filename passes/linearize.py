@@ -86,7 +86,7 @@ def check_active(function: Function, args: Sequence[bool], cells: Iterable[Cell]
 
 
 class Linearizer:
-    """One run: its shadow cells are fresh, and each function is linearized once for each pattern of activity."""
+    """One run: its shadow cells are fresh, and a function is linearized once for each pattern of activity."""
 
     def __init__(self, names: Fresh) -> None:
         self.names = names
@@ -251,7 +251,7 @@ class LinearizeContext:
             self._tangent[op.results[i]] = self._checked(op, tangent)
 
     def _checked(self, op: Operation, tangent: Value) -> Value:
-        if tangent not in self.b.linear and tangent not in self.b.sources:
+        if tangent not in self.b.linear.tangents and tangent not in self.b.sources:
             raise IRError(f"the tangent rule of {op.name} gave a value that does not depend on any tangent")
         return tangent
 

@@ -31,7 +31,7 @@ class Fresh:
 
 
 def cells_of(region: Region) -> Iterator[Cell]:
-    """Every cell that a region touches, its own and those of inner regions among them, some more than once."""
+    """Every cell that a region touches, its own and those of inner regions too, some more than once."""
     yield from region.effects
     yield from region.locals
     for op in region.operations:
@@ -66,7 +66,8 @@ def cell_named(module: Module) -> Callable[[str], Cell]:
     def find(name: str) -> Cell:
         if name not in module.cells:
             raise IRError(
-                f"the module has no cell ${name}; it has: {', '.join(map('${}'.format, module.cells)) or 'none'}"
+                f"the module has no cell ${name}; "
+                f"it has: {', '.join(map('${}'.format, module.cells)) or 'none'}"
             )
         return module.cells[name]
 

@@ -62,8 +62,19 @@ def _needed(operations: Sequence[Operation], needed: set[Value]) -> list[Operati
     for op in reversed(operations):
         if not needed.isdisjoint(op.results):
             needed.update(op.operands)
-            kept.append(op)
+            kept.append(_silent(op))
     return kept[::-1]
+
+
+def _silent(op: Operation) -> Operation:
+    """`op` without the prints in its regions: they have happened."""
+    if not op.external or not op.regions:
+        return op
+    regions = []
+    for r in op.regions:
+        inside = tuple(_silent(each) for each in r.operations if each.results or not each.external)
+        regions.append(Region(r.params, inside, r.results, r.locals, r.location))
+    return Operation(op.opdef, op.operands, op.results, op.attributes, tuple(regions), op.location)
 
 
 def _with_operands(op: Operation, env: Mapping[Value, Value]) -> Operation:

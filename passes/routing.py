@@ -31,30 +31,29 @@ class LinearHalf(Builder):
     def __init__(self, sources: Mapping[Value, Operation], location: Location = UNKNOWN) -> None:
         super().__init__(location)
         self.residuals: dict[Value, Value] = {}
-        self._tangents: set[Value] = set()
+        self.tangents: set[Value] = set()
         self._sources = sources
-        self._again: dict[Value, Value] = {}
-
-    def __contains__(self, value: Value) -> bool:
-        """Whether a value is a tangent of this half."""
-        return value in self._tangents
+        self._here: dict[Value, Value] = {}
 
     def param(self, type: Type, name: str = "") -> Value:
         value = super().param(type, name)
-        self._tangents.add(value)
+        self._own((value,))
         return value
+
+    def _own(self, values: Sequence[Value]) -> None:
+        self.tangents.update(values)
+        self._here.update(zip(values, values, strict=True))
 
     def use(self, value: Value) -> Value:
         """What stands for a tangent or a primal value in this half."""
-        if value in self._tangents:
-            return value
-        found = self.residuals.get(value) or self._again.get(value)
+        found = self._here.get(value)
         if found is None:
             source = self._sources.get(value)
             if source is None:
                 found = self.residuals[value] = Value(value.type, value.name)
             else:
-                found = self._again[value] = Builder.copy(self, source, ())[source.results.index(value)]
+                found = Builder.copy(self, source, ())[source.results.index(value)]
+            self._here[value] = found
         return found
 
     def emit(
@@ -67,7 +66,7 @@ class LinearHalf(Builder):
         location: Location | None = None,
     ) -> tuple[Value, ...]:
         results = super().emit(opdef, list(map(self.use, operands)), attributes, regions, names, location)
-        self._tangents.update(results)
+        self._own(results)
         return results
 
 
@@ -94,7 +93,7 @@ class RoutingBuilder(Builder):
         names: Sequence[str] = (),
         location: Location | None = None,
     ) -> tuple[Value, ...]:
-        if any(v in self.linear for v in operands):
+        if not self.linear.tangents.isdisjoint(operands):
             where = location or self.location
             return self.linear.emit(opdef, operands, attributes, regions, names, where)
         return super().emit(opdef, operands, attributes, regions, names, location)

@@ -129,7 +129,7 @@ class ThreadContext:
         regions: Sequence[Region] = (),
         names: Sequence[str] = (),
     ) -> tuple[Value, ...]:
-        """Emits the operation with more operands, in its own place; `names` are those of its first results."""
+        """Emits the operation with more operands, in its place; `names` are those of its first results."""
         results = self.b.emit(op.opdef, operands, attributes, regions, location=op.location)
         for value, name in zip(results, names, strict=False):
             value.name = name

@@ -89,7 +89,7 @@ class Transposer:
         return found
 
     def region(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> "TransposeContext":
-        """The transposed region, still open: new parameters for what is known and for the given cotangents."""
+        """The transposed region, still open; parameters are what is known and the given cotangents."""
         known = [
             None if flag else Value(v.type, v.name) for v, flag in zip(region.params, linear, strict=True)
         ]
@@ -197,7 +197,7 @@ class TransposeContext:
                 self.add(value, cotangent)
 
     def _effect(self, op: Operation) -> None:
-        """The table of the four effects; a cell that is not active has a zero cotangent and stays untouched."""
+        """The table of the four effects; an inactive cell has a zero cotangent and stays untouched."""
         ((cell, effect),) = op.effects.items()
         b, shadow, active = (
             self.b.at("transpose", op.location),

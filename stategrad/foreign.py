@@ -30,11 +30,13 @@ from stategrad.ir.opdef import PURE, Effects, Tangents
 from . import jax_compat as compat
 from .errors import TraceError
 from .foreign_program import ForeignProgram, jvp_program, parameter_key
+from .traced_programs import bind, expanded, is_high, result_avals
+from .user_frame import resolve_traceback
 
 EFFECTS, CONTEXT = "jax_effects", "jax_context"
 """Attributes beside the primitive's parameters, there only where they say something."""
 
-_KEPT = 512
+_KEPT = 256
 _LINEAR_ONLY = ("custom_lin", "call_hi_primitive_linearized")  # made to be transposed, not to be run
 
 
@@ -43,13 +45,18 @@ class ClosureError(TraceError):
 
 
 class TracedSource(LazySource):
-    """The user's line of an equation, found when it is shown; JAX's lowering needs the `traceback` too."""
+    """The user's line of an equation, found when it is shown; `info` is what JAX knows about where it is from."""
 
-    __slots__ = ("traceback",)
+    __slots__ = ("info",)
 
-    def __init__(self, traceback: Any, otherwise: Location) -> None:
-        super().__init__(lambda: compat.resolve_traceback(traceback, otherwise))
-        self.traceback = traceback
+    def __init__(self, info: Any, otherwise: Location) -> None:
+        super().__init__(lambda: resolve_traceback(info.traceback, otherwise))
+        self.info = info
+
+    @property
+    def scope(self) -> str:
+        """The `jax.named_scope`s around it: `encoder/attention`."""
+        return str(self.info.name_stack)
 
 
 class ForeignOp(OpDef):
@@ -90,9 +97,7 @@ class ForeignOp(OpDef):
     def _types(self, types: Sequence[Type], attributes: Mapping[str, Any]) -> tuple[Type, ...]:
         params, context = _split(attributes)
         try:
-            found = compat.result_avals(
-                self.primitive, params, context, [compat.aval_of_type(t) for t in types]
-            )
+            found = result_avals(self.primitive, params, context, [compat.aval_of_type(t) for t in types])
         except (TypeError, ValueError, KeyError, AttributeError) as e:
             raise IRTypeError(f"{self.name}({', '.join(map(str, types))}): {e}") from e
         return tuple(compat.type_of_aval(a) for a in found)
@@ -108,7 +113,7 @@ class ForeignOp(OpDef):
         self._check_runs(op)
         params, context = _split(op.attributes)
         given = [jax.numpy.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x for x in args]
-        found = compat.bind(self.primitive, params, context, given)
+        found = bind(self.primitive, params, context, given)
         return [
             x if r.type.dtype.kind == "k" else np.asarray(x) for x, r in zip(found, op.results, strict=True)
         ]
@@ -118,18 +123,18 @@ class ForeignOp(OpDef):
         params, context = _split(op.attributes)
         before, after = [v.type for v in op.operands], [v.type for v in op.results]
         avals = [compat.aval_of_type(t) for t in before]
-        if compat.is_high(self.primitive, params, avals):
+        if is_high(self.primitive, params, avals):
             return hlo.inline(self._expanded(params, context, before, op.attributes).body, operands)
         equation = compat.equation(
-            self.primitive, params, before, after, self.jax_effects(op), context, _traceback(op.location)
+            self.primitive, params, before, after, self.jax_effects(op), context, _source_info(op.location)
         )
         return hlo.equation(equation, operands, op.location)
 
     def _check_runs(self, op: Operation) -> None:
         if self.primitive.name in _LINEAR_ONLY:
             raise DerivativeError(
-                f"a function with jax.custom_vjp (at {op.location.source}) has no derivative in forward mode; "
-                "use reverse mode, or give it its rule with jax.custom_jvp"
+                f"a function with jax.custom_vjp (at {op.location.source}) has no derivative in forward "
+                "mode; use reverse mode, or give it its rule with jax.custom_jvp"
             )
 
     def _expanded(
@@ -139,7 +144,7 @@ class ForeignOp(OpDef):
 
         def expand() -> Function:
             avals = [compat.aval_of_type(t) for t in types]
-            return self._import(compat.expanded(self.primitive, params, context, avals), "expanded")
+            return self._import(expanded(self.primitive, params, context, avals), "expanded")
 
         return self._derive("expand", types, attributes, (), expand)
 
@@ -155,7 +160,11 @@ class ForeignOp(OpDef):
         active = tuple(t is not None for t in tangents)
         if not any(active) or not any(r.type.differentiable for r in op.results):
             return [None] * len(op.results)
-        program = self._rule("jvp", op, active, lambda *apply: jvp_program(op, *apply, active, self._import))
+
+        def trace(apply: Any, avals: Sequence[Any], results: Sequence[Any]) -> ForeignProgram:
+            return jvp_program(op, apply, avals, results, active, self._import)
+
+        program = self._rule("jvp", op, active, trace)
         found = iter(program.emit(b, [*operands, *results, *(t for t in tangents if t is not None)]))
         return [next(found) if given else None for given in program.given]
 
@@ -202,7 +211,7 @@ class ForeignOp(OpDef):
         params, context = _split(op.attributes)
 
         def apply(*operands: Any) -> list[Any]:
-            return compat.bind(self.primitive, params, context, operands)
+            return bind(self.primitive, params, context, operands)
 
         avals = [compat.aval_of_type(v.type) for v in op.operands]
         results = [compat.aval_of_type(v.type) for v in op.results]
@@ -244,10 +253,10 @@ def _split(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     return params, attributes.get(CONTEXT, compat.PLAIN_CONTEXT)
 
 
-def _traceback(location: Location) -> Any:
+def _source_info(location: Location) -> Any:
     while isinstance(location, Derived):
         location = location.base
-    return location.traceback if isinstance(location, TracedSource) else None
+    return location.info if isinstance(location, TracedSource) else None
 
 
 def _transposed(

@@ -16,6 +16,7 @@ from .foreign import ClosureError, TracedSource
 from .import_structured import STRUCTURED
 from .recipes import Recipes
 from .traced_names import parameter_names, result_name
+from .traced_programs import open_program
 
 if TYPE_CHECKING:
     from .importing import Imports
@@ -47,14 +48,14 @@ class Importer:
     # ------------------------------------------------------------------ programs
     def parameters(self, program: Any) -> list[Value]:
         """New values for the parameters of a jaxpr, with the user's names; open constants come first."""
-        jaxpr, consts = compat.open_program(program)
+        jaxpr, consts = open_program(program)
         variables = [*jaxpr.constvars[len(consts) :], *jaxpr.invars]
         names = parameter_names(jaxpr, len(variables))
         return [Value(compat.type_of_aval(v.aval), n) for v, n in zip(variables, names, strict=True)]
 
     def run(self, program: Any, operands: Sequence[Value]) -> list[Value]:
         """Imports a whole jaxpr on these operands; gives its results. Open constants are operands too."""
-        jaxpr, consts = compat.open_program(program)
+        jaxpr, consts = open_program(program)
         outer, self._env = self._env, {}
         values = [*map(self.array, consts), *operands]
         self._env.update(zip((*jaxpr.constvars, *jaxpr.invars), values, strict=True))
@@ -130,7 +131,7 @@ class Importer:
     def _equation(self, equation: Any) -> None:
         name = equation.primitive.name
         shape = equation.outvars[0].aval.shape if name in _ELEMENTWISE else ()
-        self.b.location = TracedSource(equation.source_info.traceback, self.otherwise)
+        self.b.location = TracedSource(equation.source_info, self.otherwise)
         operands = [self._atom(v, shape) for v in equation.invars]
         results = self._results(name, equation, operands)
         self._env.update(zip(equation.outvars, results, strict=True))
@@ -175,9 +176,10 @@ class Importer:
         try:
             return [compat.type_of_aval(v.aval) for v in equation.outvars]
         except IRTypeError as e:
+            where = f"{equation.primitive.name} ({self.b.location.source})"
             raise TraceError(
-                f"{equation.primitive.name} ({self.b.location.source}) makes what the IR has no type for: {e}; "
-                "keep what changes in a stategrad.State, not in a reference of JAX"
+                f"{where} makes what the IR has no type for: {e}; keep what changes in a stategrad.State, "
+                "not in a reference of JAX"
             ) from e
 
     def _foreign(self, equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
@@ -213,7 +215,7 @@ def _first_state(equation: Any) -> tuple[dict[str, Any], bool] | None:
     if equation.primitive.name in ("state_read", "state_write"):
         return equation.params, equation.primitive.name == "state_write"
     for program in compat.nested_programs(equation.params):
-        for inner in compat.open_program(program)[0].eqns:
+        for inner in open_program(program)[0].eqns:
             found = _first_state(inner)
             if found is not None:
                 return found

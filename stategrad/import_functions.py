@@ -5,8 +5,7 @@ from typing import Any
 
 from stategrad.ir import Function, Location, Operation, Region, Source, clone_region, walk
 
-from . import jax_compat as compat
-from .user_frame import is_user_file
+from .user_frame import is_user_file, shortened
 
 
 def is_users(jaxpr: Any) -> bool:
@@ -20,7 +19,7 @@ def definition(jaxpr: Any) -> Location | None:
     if not is_users(jaxpr):
         return None
     info = jaxpr.debug_info
-    return Source(compat.shortened(info.func_filename), info.func_lineno or 0)
+    return Source(shortened(info.func_filename), info.func_lineno or 0)
 
 
 def renamed(function: Function, name: str, instead: Mapping[Function, Function]) -> Function:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from stategrad.ir import Function, Region, Value, dtype, lookup
 
 from . import jax_compat as compat
+from .traced_programs import open_program, scan_groups
 
 if TYPE_CHECKING:
     from .importing import Importer
@@ -42,7 +43,7 @@ def _write(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence
 # ------------------------------------------------------------------------------------- loops and branches
 def _scan(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     params = equation.params
-    const, carry = compat.scan_groups(params, len(operands))
+    const, carry = scan_groups(params, len(operands))
     location = at.b.location
 
     def reorder(values: Sequence[Value]) -> list[Value]:
@@ -89,7 +90,7 @@ def _while(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence
 
 def _is_batched(condition: Any) -> bool:
     """Whether a condition answers for a batch of loops, as `jax.vmap` of a `while` makes it."""
-    (answer,) = compat.open_program(condition)[0].outvars
+    (answer,) = open_program(condition)[0].outvars
     return bool(answer.aval.shape)
 
 

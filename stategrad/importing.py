@@ -15,6 +15,7 @@ from .foreign import ForeignOp
 from .import_equations import Importer
 from .import_functions import definition, is_users, renamed
 from .traced_names import function_name
+from .traced_programs import open_program
 
 CellOf = Callable[[dict[str, Any], Type], Cell]
 _INLINED = 4
@@ -46,7 +47,7 @@ def import_jaxpr(program: Any, name: str, cell_of: CellOf, names: Names) -> Impo
         StateError: a State is used inside something whose body JAX alone understands.
         TraceError: a value is no array that the IR has a type for.
     """
-    _, consts = compat.open_program(program)
+    _, consts = open_program(program)
     captured = [c for c in consts if isinstance(c, compat.Tracer)]
     return Imported(Imports(cell_of, names).entry(program, name, captured), captured)
 
@@ -64,7 +65,7 @@ class Imports:
 
     def entry(self, program: Any, name: str, captured: Sequence[Any] = ()) -> Function:
         """The function that a whole program becomes; `captured` constants lead its parameters."""
-        jaxpr, _ = compat.open_program(program)
+        jaxpr, _ = open_program(program)
         importer = Importer(self, definition(jaxpr) or UNKNOWN)
         closed_over = [importer.capture(c) for c in captured]
         params = importer.parameters(program)
@@ -76,7 +77,7 @@ class Imports:
 
         A function of a library has none of the user's lines inside. It gets its caller's line.
         """
-        jaxpr, _ = compat.open_program(program)
+        jaxpr, _ = open_program(program)
         inside = UNKNOWN if is_users(jaxpr) else caller.source
         kept = self._functions.get((id(jaxpr), inside))
         if kept is None:
@@ -97,7 +98,7 @@ class Imports:
 
     def is_inlined(self, program: Any) -> bool:
         """Whether a nested jit is put in place: a small one of a library, such as `jnp.where`."""
-        jaxpr, _ = compat.open_program(program)
+        jaxpr, _ = open_program(program)
         return self.inline or (len(jaxpr.eqns) <= _INLINED and not is_users(jaxpr))
 
     def _finish(

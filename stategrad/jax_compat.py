@@ -4,8 +4,6 @@ Nothing else in stategrad imports from `jax._src`.
 """
 
 import functools
-import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,9 +21,7 @@ from jax.extend.core import Primitive
 from jax.extend.mlir import ir as mlir_ir
 from jax.extend.mlir.dialects import func as func_dialect
 
-from stategrad.ir import UNKNOWN, DType, IRTypeError, Location, Source, Type, dtype, dtype_of
-
-from .user_frame import is_user_file
+from stategrad.ir import DType, IRTypeError, Type, dtype, dtype_of
 
 # ------------------------------------------------------------------------------------------------ traces
 Tracer = core.Tracer
@@ -336,44 +332,14 @@ def result_types(avals: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
     return [a.update(sharding=where, manual_axis_type=varying.mat) for a in avals]
 
 
-# ------------------------------------------------------------------------------------------- source lines
-def resolve_traceback(traceback: Any, otherwise: Location = UNKNOWN) -> Location:
-    """The user's innermost frame in a traceback of JAX; its file relative to the working directory if it can
-    be.
-    """
-    for code, at in zip(*traceback.raw_frames(), strict=True) if traceback is not None else ():
-        if is_user_file(code.co_filename):
-            line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
-            return Source(shortened(code.co_filename), line or code.co_firstlineno, column or 0)
-    return otherwise.source
-
-
-def shortened(file: str) -> str:
-    """A file name relative to the working directory, if it lies there."""
-    return os.path.relpath(file) if file.startswith(os.path.join(os.getcwd(), "")) else file
-
-
 # ---------------------------------------------------------------------------------------- programs of JAX
 Literal = core.Literal
 PLAIN_CONTEXT = core.JaxprEqnContext()
 
 
-def open_program(program: Any) -> tuple[Any, Sequence[Any]]:
-    """A jaxpr and its constants; newer versions of JAX hold both in one object."""
-    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
-
-
 def nested_programs(params: dict[str, Any]) -> Iterator[Any]:
     """The jaxprs among the parameters of an equation."""
     return core.jaxprs_in_params(params)
-
-
-def scan_groups(params: dict[str, Any], count: int) -> tuple[int, int]:
-    """How many of the `count` operands of a `scan` equation are constants, and how many are carried."""
-    if "ft_in" not in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carry, _ = params["ft_in"].update(list(range(count))).unpack()
-    return len(list(consts)), len(list(carry))
 
 
 def outside_effects(equation: Any) -> frozenset[Any]:
@@ -390,35 +356,6 @@ def touches_state(program: Any) -> bool:
 def runs_elsewhere(context: Any) -> bool:
     """Whether the context of an equation says more than the array program: `compute_on`, XLA metadata."""
     return context is not PLAIN_CONTEXT and (context.compute_type is not None or bool(context.xla_metadata))
-
-
-def bind(primitive: Any, params: dict[str, Any], context: Any, operands: Sequence[Any]) -> list[Any]:
-    """Applies a primitive as an equation of these parameters does; gives its results."""
-    with context.manager:
-        found = primitive.bind(*operands, **primitive.get_bind_params(params))
-    return list(found) if primitive.multiple_results else [found]
-
-
-def result_avals(primitive: Any, params: dict[str, Any], context: Any, operands: Sequence[Any]) -> list[Any]:
-    """The JAX types of the results of a primitive, from the JAX types of its operands."""
-    closed = jax.make_jaxpr(lambda *given: bind(primitive, params, context, given))(*operands)
-    return [v.aval for v in open_program(closed)[0].outvars]
-
-
-def is_high(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> bool:
-    """Whether JAX lowers a primitive only after replacing it by others (`expanded`)."""
-    return primitive.is_high(*operands, **params)
-
-
-def expanded(primitive: Any, params: dict[str, Any], context: Any, operands: Sequence[Any]) -> Any:
-    """The jaxpr that stands for such a primitive."""
-
-    def expand(*given: Any) -> list[Any]:
-        with context.manager:
-            found = primitive.to_lojax(*given, **params)
-        return list(found) if primitive.multiple_results else [found]
-
-    return jax.make_jaxpr(expand)(*operands)
 
 
 def push_forward(
@@ -446,12 +383,11 @@ def equation(
     results: Sequence[Type],
     effects: Any,
     context: Any,
-    traceback: Any = None,
+    source: Any = None,
 ) -> Any:
     """An equation of a jaxpr, for JAX's lowering rules."""
     variables = [core.Var(aval_of_type(t)) for t in (*operands, *results)]
     before, after = variables[: len(operands)], variables[len(operands) :]
-    source = source_info_util.new_source_info().replace(traceback=traceback)
     return core.new_jaxpr_eqn(before, after, primitive, params, effects or core.no_effects, source, context)
 
 

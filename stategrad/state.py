@@ -77,7 +77,7 @@ class State:
         return self._name
 
     def suggest_name(self, name: str) -> None:
-        """Takes a path in a Module as its name, unless it was given one; a longer path to the same end wins."""
+        """Takes a path in a Module as its name, unless it has one; a longer path to the same end wins."""
         if self._name_from == "nothing" or (self._name_from == "path" and name.endswith(f".{self._name}")):
             self._name = self.cell.name = name
             self._name_from = "path"
@@ -148,8 +148,8 @@ class State:
 
     def _gone(self) -> StateError:
         return StateError(
-            f"the State {self._name!r} was created inside a traced function and is gone with it{user_line()}; "
-            "create it outside, return its value, or assign a concrete value to it first"
+            f"the State {self._name!r} was created inside a traced function and is gone with it{user_line()}"
+            "; create it outside, return its value, or assign a concrete value to it first"
         )
 
     # ------------------------------------------------------------------ inside of traces
@@ -206,9 +206,10 @@ class State:
     def _retype(self, frame: Frame, before: Held, after: Held) -> Held:
         if not frame.at_top:
             raise StateError(
-                f"the State {self._name!r} changes its type inside a loop, a branch or a nested jit{user_line()}: "
-                f"it holds {_shown(before)} and is given {_shown(after)}; write a value of the same structure, "
-                "shape and dtype (convert it), or change the type outside of the loop"
+                f"the State {self._name!r} changes its type inside a loop, a branch or a nested jit"
+                f"{user_line()}: it holds {_shown(before)} and is given {_shown(after)}; "
+                "write a value of the same structure, shape and dtype (convert it), or change the type outside "
+                "of the loop"
             )
         frame.hold(self, after)
         return after

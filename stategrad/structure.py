@@ -36,7 +36,7 @@ class Static:
 
 
 class Structure:
-    """A pytree structure with its static leaves; two are equal if they build equal values from equal arrays."""
+    """A pytree structure with its static leaves; equal ones build equal values from equal arrays."""
 
     __slots__ = ("_hash", "single", "statics", "tree")
 

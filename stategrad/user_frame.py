@@ -2,15 +2,18 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import sys
 from types import FrameType
+from typing import Any
 
 import jax
 import jaxlib
 
 import stategrad.ir
 import stategrad.passes
+from stategrad.ir import UNKNOWN, Location, Source
 
 _PACKAGES = (stategrad, stategrad.ir, stategrad.passes, jax, jaxlib)
 _FOLDERS = tuple(os.path.join(path, "") for package in _PACKAGES for path in package.__path__)
@@ -37,3 +40,19 @@ def user_line() -> str:
     """` (file.py:12)` for the innermost user's frame that is running now, or nothing."""
     frame = user_frame()
     return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame else ""
+
+
+def resolve_traceback(traceback: Any, otherwise: Location = UNKNOWN) -> Location:
+    """The user's innermost frame in a traceback of JAX; its file relative to the working directory if it can
+    be.
+    """
+    for code, at in zip(*traceback.raw_frames(), strict=True) if traceback is not None else ():
+        if is_user_file(code.co_filename):
+            line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
+            return Source(shortened(code.co_filename), line or code.co_firstlineno, column or 0)
+    return otherwise.source
+
+
+def shortened(file: str) -> str:
+    """A file name relative to the working directory, if it lies there."""
+    return os.path.relpath(file) if file.startswith(os.path.join(os.getcwd(), "")) else file

@@ -231,7 +231,7 @@ def higher_orders(program: Program, orders: int = 2, tolerance: float = 1e-10) -
             [v.type for v in function.results if v.type.differentiable], program.seed + order
         )
         found, state = evaluate(made, [*operands, *cotangents], inputs.cells)
-        slope, d_final = directional(function, operands, inputs.cells, *inputs.directions(program))
+        slope, _ = directional(function, operands, inputs.cells, *inputs.directions(program))
         along = dot(found[before:], [*inputs.d_args, *inputs.d_cells])
         close(f"order {order}: direction", [along], [dot(cotangents, slope)], tolerance)
         _same_threaded(

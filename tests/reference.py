@@ -7,7 +7,6 @@ and on jax.numpy, so that jax.grad can differentiate through it.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-
 import numpy as np
 
 from stategrad.ir import Cell, Function, Operation, Region
@@ -128,5 +127,3 @@ ROWS: Mapping[str, Callable[..., Any]] = {
     "reshape": lambda xp, op, x: xp.reshape(x, op.attributes["shape"]),
     "dot": _dot,
 }
-
-

@@ -114,7 +114,6 @@ def structure_changes_in_a_loop(world):
     def loss(x):
         def body(i, _):
             world.w.value = {"now": "a dict of two", "w": world.w.value}
-            return None
 
         jax.lax.fori_loop(0, 3, body, None)
         return x

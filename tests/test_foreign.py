@@ -1,4 +1,4 @@
-"""Foreign operations: the rules that JAX has for a primitive, as ours. JAX on the whole function is the truth."""
+"""Foreign operations: the rules that JAX has for a primitive, as ours. JAX itself is the truth."""
 
 import jax
 import jax.numpy as jnp
@@ -99,9 +99,7 @@ def same(found, wanted, rtol=2e-4):
 
 def floats(function):
     """The function with only those results that have a derivative."""
-    return lambda *args: [
-        y for y in jax.tree.leaves(function(*args)) if jnp.issubdtype(y.dtype, jnp.inexact)
-    ]
+    return lambda *args: [y for y in jax.tree.leaves(function(*args)) if jnp.issubdtype(y.dtype, jnp.inexact)]
 
 
 def seeds(values):
@@ -140,7 +138,7 @@ def test_second_derivatives_are_those_of_jax(case):
     same(found[1:], jax.jvp(jax.grad(scalar), (x,), (t,)))
 
 
-# ------------------------------------------------------------------------------------------- one operation at a time
+# ----------------------------------------------------------------------------------- one operation at a time
 def single(function, *args):
     """The only foreign operation of an imported function."""
     (op,) = [op for op in walk(imported(function, *args).body) if op.name.startswith("jax.")]
@@ -152,7 +150,9 @@ def test_batching_is_that_of_jax(batched):
     args = (jnp.abs(V) + 0.5, jnp.linspace(0.1, 0.9, 4))
     op = single(lax.igamma, *args)
     b = Builder()
-    params = [Value(v.type.batched(3) if flag else v.type) for v, flag in zip(op.operands, batched, strict=True)]
+    params = [
+        Value(v.type.batched(3) if flag else v.type) for v, flag in zip(op.operands, batched, strict=True)
+    ]
     results = op.opdef.batch_of(b, op, params, batched)
     stacked = [jnp.stack([x, x + 1, x + 2]) if flag else x for x, flag in zip(args, batched, strict=True)]
     axes = tuple(0 if flag else None for flag in batched)
@@ -189,13 +189,17 @@ def test_what_jax_cannot_differentiate_is_an_error_with_the_line():
     def function(x):
         return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((4,), np.float32), x)
 
-    with pytest.raises(DerivativeError, match=r"no derivative for jax\.pure_callback .*test_foreign\.py.*custom_jvp"):
+    with pytest.raises(
+        DerivativeError, match=r"no derivative for jax\.pure_callback .*test_foreign\.py.*custom_jvp"
+    ):
         gradient_function(imported(function, V), [0])
 
 
 def test_forward_mode_through_custom_vjp_is_an_error():
     program = jvp_function(imported(lambda x: clipped(x) + 1, V), [0])
-    with pytest.raises(DerivativeError, match=r"jax\.custom_vjp .*test_foreign\.py.* forward mode; use reverse mode"):
+    with pytest.raises(
+        DerivativeError, match=r"jax\.custom_vjp .*test_foreign\.py.* forward mode; use reverse mode"
+    ):
         pure(program)(V, V)
     with pytest.raises(DerivativeError, match="forward mode"):
         evaluate(thread_function(program).function, [np.asarray(V), np.asarray(V)])

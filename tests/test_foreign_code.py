@@ -17,10 +17,7 @@ ACTIVATIONS = """
 """.split()
 
 FUNCTIONS = {
-    **{
-        name: getattr(jax.nn, name)
-        for name in ACTIVATIONS
-    },
+    **{name: getattr(jax.nn, name) for name in ACTIVATIONS},
     "norm": jnp.linalg.norm,
     "norm of rows": lambda x: jnp.linalg.norm(x, axis=1),
     "logsumexp": jax.scipy.special.logsumexp,

@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 import stategrad as sg
-from stategrad.backend import bind_function, compile_function
+from stategrad.backend import bind_function, compile_function, stablehlo_text
 from stategrad.errors import StateError, TraceError
 from stategrad.importing import import_jaxpr
 from stategrad.ir import Function, Module, Names, reachable, walk
@@ -123,7 +123,9 @@ PROGRAMS = {
     ),
     "batch of whiles over keys": (
         jax.vmap(
-            lambda n, k: lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, jax.random.fold_in(c[1], 7)), (0, k))
+            lambda n, k: lax.while_loop(
+                lambda c: c[0] < n, lambda c: (c[0] + 1, jax.random.fold_in(c[1], 7)), (0, k)
+            )
         ),
         jnp.array([1, 5, 3]),
         jax.random.split(KEY, 3),
@@ -153,7 +155,7 @@ def test_imported_programs_mean_what_jax_says(case):
     same(compile_function(program)(*leaves), wanted)
 
 
-# ------------------------------------------------------------------------------------------- what programs look like
+# ---------------------------------------------------------------------------------- what programs look like
 def test_structured_primitives_keep_their_form():
     assert names(imported(*PROGRAMS["scan"])).count("scan") == 1
     assert names(imported(*PROGRAMS["batch of whiles"])).count("while") == 1
@@ -227,6 +229,15 @@ def test_operations_lead_to_the_line_of_the_user():
     assert "y = jnp.tanh(x)" in linecache.getline(__file__, program.body.operations[0].location.source.line)
 
 
+def test_scopes_of_the_user_are_in_the_compiled_program():
+    def scoped(x):
+        with jax.named_scope("encoder"), jax.named_scope("attention"):
+            return jnp.sin(x)
+
+    text = stablehlo_text(imported(scoped, X), locations=True)
+    assert "encoder/attention/sin" in text
+
+
 def test_importing_again_gives_the_same_text():
     function, *args = PROGRAMS["MLP"]
     first, second = (to_text(Module.of([imported(function, *args)])) for _ in range(2))
@@ -239,7 +250,7 @@ def test_the_same_operand_twice_does_not_confuse_later_imports():
     same([compile_function(imported(lambda x, y: x @ y - y @ x, A, X))(A, X)[0]], A @ X - X @ A)
 
 
-# ------------------------------------------------------------------------------------------- what surrounds a program
+# ---------------------------------------------------------------------------------- what surrounds a program
 def test_values_of_an_enclosing_trace_become_parameters():
     @jax.jit
     def outer(x, y):
@@ -288,7 +299,7 @@ def test_metadata_for_the_compiler_is_kept():
     assert 'mark = "here"' in jax.jit(compile_function(program)).lower(V).as_text()
 
 
-# ------------------------------------------------------------------------------------------- states
+# ---------------------------------------------------------------------------------------- states
 def test_reads_and_writes_are_operations_in_order():
     seen, weight = sg.State(jnp.array(0), "seen"), sg.State(V, "layer.weight")
 
@@ -310,10 +321,12 @@ def test_a_state_that_only_jax_would_see_is_an_error():
         return x * weight.value
 
     ruled.defvjp(lambda x: (ruled(x), x), lambda x, ct: (ct,))
-    with pytest.raises(StateError, match=r"State 'weight' is read inside custom_vjp_call .*test_importing\.py"):
+    with pytest.raises(
+        StateError, match=r"State 'weight' is read inside custom_vjp_call .*test_importing\.py"
+    ):
         trace(lambda x: ruled(x) + 1, (V,), {})
 
 
 def test_references_of_jax_are_an_error():
-    with pytest.raises(TraceError, match="keep what changes in a stategrad.State"):
+    with pytest.raises(TraceError, match=r"keep what changes in a stategrad\.State"):
         imported(lambda x: jax.new_ref(x)[...], V)

@@ -21,7 +21,8 @@ from tests.shrink import shrink
 def seeds(count: int, shard: int) -> list:
     """Ranges of seeds, a test each, so that several processes share them."""
     starts = range(0, count, shard)
-    return [pytest.param(range(i, min(i + shard, count)), id=f"{i}-{min(i + shard, count) - 1}") for i in starts]
+    shards = [range(i, min(i + shard, count)) for i in starts]
+    return [pytest.param(each, id=f"{each.start}-{each.stop - 1}") for each in shards]
 
 
 def each(of: range, check, **options) -> None:

@@ -1,4 +1,4 @@
-"""The training loop of brainstate's tutorial on automatic differentiation, with only the import line changed."""
+"""The training loop of brainstate's tutorial on automatic differentiation, only the import line changed."""
 
 import jax
 import jax.numpy as jnp

@@ -1,11 +1,12 @@
-"""`call`: a function of the module on operands. The callee is held as an object, so a call needs no look-up."""
+"""`call`: a function of the module on operands. It holds the callee itself, so there is no look-up."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core import Cell, Function, Operation, Region, Type
 from ..errors import IRTypeError
-from ..opdef import StructuredOp, register
+from ..opdef import register
+from ..structured import StructuredOp
 from .regions import Flags, check_attributes, check_regions, check_types, result_types
 
 

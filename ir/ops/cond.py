@@ -6,7 +6,8 @@ from typing import Any
 from ..core import Cell, Operation, Region, Type, Value
 from ..dtypes import BOOL, I32
 from ..errors import IRTypeError
-from ..opdef import StructuredOp, register
+from ..opdef import register
+from ..structured import StructuredOp
 from .regions import Flags, check_attributes, check_types, param_types, result_types, shared_slots, shown
 
 _I32 = Type(I32)
@@ -153,7 +154,7 @@ def _union(found: Sequence[tuple[Flags, frozenset[Cell]]]) -> tuple[Flags, froze
 
 
 def _forwarded(ctx: Any, child: Any, args: Sequence[Value]) -> dict[Value, Value]:
-    """What a branch's linear half can get from outside: its parameters, and cells as they are at its entry."""
+    """What a branch's linear half can get from outside: its parameters, and cells as at its entry."""
     found: dict[Value, Value] = {}
     for v in child.residuals:
         index, cell = child.param_index(v), child.entry_cell(v)

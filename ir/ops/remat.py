@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import Cell, Operation, Region, Type
-from ..opdef import StructuredOp, register
+from ..opdef import register
+from ..structured import StructuredOp
 from .regions import Flags, check_attributes, check_regions, check_types, param_types, result_types
 
 

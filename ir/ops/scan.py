@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from ..core import Cell, Operation, Region, Type, Value
 from ..errors import IRTypeError
 from ..evaluate import stack
-from ..opdef import StructuredOp, register
+from ..opdef import register
+from ..structured import StructuredOp
 from .regions import Flags, check_attributes, check_regions, check_types, param_types, result_types
 
 _COUNTER, _PREDICATE = Type.parse("i32[]"), Type.parse("bool[]")

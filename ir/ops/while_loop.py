@@ -7,7 +7,8 @@ from ..build import clone_region
 from ..core import Cell, Operation, Region, Type
 from ..dtypes import BOOL
 from ..errors import DerivativeError, IRTypeError
-from ..opdef import StructuredOp, register
+from ..opdef import register
+from ..structured import StructuredOp
 from .regions import Flags, check_attributes, check_regions, check_types, param_types, result_types
 
 _ATTRIBUTES = {"carry": int, "cond_const": int}
@@ -177,7 +178,7 @@ def _groups(op: Operation) -> tuple[int, int]:
 
 def _no_reverse(op: Operation) -> DerivativeError:
     return DerivativeError(
-        "a `while` has no bound on its steps, so its residuals cannot be saved and it has no derivative in reverse. "
-        "Use a loop of known length: jax.lax.fori_loop with fixed limits, or jax.lax.scan, with the update masked "
-        f"by the condition (at {op.location.source})"
+        "a `while` has no bound on its steps, so its residuals cannot be saved and it has no derivative in "
+        "reverse. Use bounded_while_loop, or a loop of known length: for_loop, jax.lax.scan, or "
+        f"jax.lax.fori_loop with fixed limits (at {op.location.source})"
     )

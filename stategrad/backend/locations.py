@@ -11,8 +11,9 @@ from stategrad.ir import Derived, Location, Operation, Source
 class Locations:
     """Makes MLIR locations for one lowering rule.
 
-    An operation becomes `jit(f)/transpose(linearize)/mul` at the user's line: the name shows in profiles, the
-    line in the metadata of the compiled program. What the surrounding JAX program is called stands in front.
+    An operation becomes `jit(f)/transpose(linearize)/attention/mul` at the user's line: the name, with the user's
+    `jax.named_scope`, shows in profiles, the line in the metadata of the compiled program. What the surrounding
+    JAX program is called stands in front.
     """
 
     def __init__(self, ctx: Any) -> None:
@@ -23,7 +24,8 @@ class Locations:
 
     def __call__(self, op: Operation) -> Any:
         by = derivation(op.location)
-        name = f"{self._prefix}{by}/{op.name}" if by else f"{self._prefix}{op.name}"
+        path = "/".join(part for part in (by, scope(op.location), op.name) if part)
+        name = f"{self._prefix}{path}"
         return ir.Location.name(f"{op.name}:", ir.Location.name(name, self._line(op.location.source)))
 
     def _line(self, source: Location) -> Any:
@@ -42,3 +44,10 @@ def derivation(location: Location) -> str:
         return ""
     inner = derivation(location.base)
     return f"{location.by}({inner})" if inner else location.by
+
+
+def scope(location: Location) -> str:
+    """The `jax.named_scope`s of the user's around the operation that this one comes from."""
+    while isinstance(location, Derived):
+        location = location.base
+    return getattr(location, "scope", "")

@@ -1,8 +1,37 @@
 """The transforms of functions that read and write States."""
 
+from .branches import cond, ifelse, switch
 from .derivative import Derivative
+from .finder import StateFinder, eval_shape
 from .gradient import grad, value_and_grad
 from .jit import Jitted, jit
+from .loops import checkpointed_for_loop, checkpointed_scan, for_loop, scan
+from .progress import ProgressBar
+from .remat import checkpoint, remat, stop_gradient
 from .stages import Staging, make_ir
+from .while_loops import bounded_while_loop, while_loop
 
-__all__ = ["Derivative", "Jitted", "Staging", "grad", "jit", "make_ir", "value_and_grad"]
+__all__ = [
+    "Derivative",
+    "Jitted",
+    "ProgressBar",
+    "Staging",
+    "StateFinder",
+    "bounded_while_loop",
+    "checkpoint",
+    "checkpointed_for_loop",
+    "checkpointed_scan",
+    "cond",
+    "eval_shape",
+    "for_loop",
+    "grad",
+    "ifelse",
+    "jit",
+    "make_ir",
+    "remat",
+    "scan",
+    "stop_gradient",
+    "switch",
+    "value_and_grad",
+    "while_loop",
+]

@@ -31,6 +31,8 @@ class Derivative:
     """
 
     kind: ClassVar[str] = "derivative"
+    recipe: Callable[..., Recipe]
+    """`recipe(request, **options)`: what to make of a traced function."""
 
     def __init__(
         self,
@@ -62,10 +64,6 @@ class Derivative:
                 **options,
             )
         )
-
-    def recipe(self, request: Request, **options: Any) -> Recipe:
-        """What to make of a traced function."""
-        raise NotImplementedError
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(args, kwargs)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from stategrad import jax_compat as compat
+from stategrad.arguments import argument_names, check_leaves
 from stategrad.backend import Program
 from stategrad.ir import Function, IRTypeError, Operation, Region, Type, to_text
 from stategrad.state import LOCK, Epochs
@@ -36,9 +37,15 @@ _compiled: dict[Any, _Compiled] = {}
 def run(fn: Callable[..., Any], *args: Any) -> Any:
     """`fn(*args)`: a part of the trace that is current, or if there is none, traced and compiled.
 
-    Every call traces, so a changed closure, global or flag is always seen. Calls whose programs come out equal
-    share one compilation, whatever arrays the function closes over. States are committed together or not at all.
+    Every call traces, so a changed closure, global or flag is always seen. Calls whose programs come out
+    equal share one compilation, whatever arrays the function closes over. States are committed together, or
+    not at all.
+
+    Raises:
+        TraceError: an argument or result is no array.
+        StateError: a State is used where or how that is not possible.
     """
+    check_leaves(jax.tree.leaves(args), argument_names(fn, args, {}), fn, "argument")
     if not compat.is_eager() or jax.config.jax_disable_jit:
         return fn(*args)
     with LOCK:

@@ -1,4 +1,4 @@
-"""How a transformed function is called: eagerly through a plan, or bound into the JAX trace that is current."""
+"""How a transformed function is called: eagerly through a plan, or bound into the current JAX trace."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""`grad` and `value_and_grad`: gradients of scalar functions by arguments and by what States hold on entry."""
+"""`grad` and `value_and_grad`: gradients of scalars by arguments and by what States hold on entry."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -63,23 +63,26 @@ def grad(
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
-    """The gradient of a scalar function by arguments and by States; also a decorator, with or without options.
+    """The gradient of a scalar function by arguments and by States; also a decorator, with or without
+    options.
 
-    The gradient by a State is the one by the value that it holds on entry. What the function writes to States is
-    committed once, as a plain call would.
+    The gradient by a State is the one by the value that it holds on entry. What the function writes to States
+    is committed once, as a plain call would.
 
     Args:
         fn: gives a real scalar, or with `has_aux` a pair of that and any pytree.
         grad_states: a State or any list, tuple, dict, mapping or Module of States; the result has its form.
         argnums: argument positions; an int gives a bare gradient, a sequence a tuple. None means 0 without
             `grad_states`, and none with them.
-        has_aux, return_value: the result is `(gradients, value, aux)` with what was not asked for left out, and
-            bare gradients if neither. `gradients` is `(by states, by arguments)` where both are asked for.
+        has_aux, return_value: the result is `(gradients, value, aux)` with what was not asked for left out,
+            and bare gradients if neither. `gradients` is `(by states, by arguments)` where both are asked
+            for.
         check_states: a State that the function does not read is an error; otherwise its gradient is zero.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
-        GradientError: the loss is no real scalar; an argument or State has integers or booleans; a State is not
+        GradientError: the loss is no real scalar; an argument or State has integers or booleans; a State is
+        not
             read.
         TraceError, StateError: as for `jit`.
     """
@@ -105,8 +108,8 @@ def value_and_grad(
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
-    """The value of a scalar function and its gradient: `(value, gradients)`, or `((value, aux), gradients)` with
-    `has_aux`, in the order of `jax.value_and_grad`. Arguments and errors are those of `grad`.
+    """The value of a scalar function and its gradient: `(value, gradients)`, or `((value, aux), gradients)`
+    with `has_aux`, in the order of `jax.value_and_grad`. Arguments and errors are those of `grad`.
     """
     options: dict[str, Any] = {
         "grad_states": grad_states,

@@ -84,9 +84,9 @@ def checkpointed_scan(
     base: int = 16,
     pbar: ProgressBar | int | None = None,
 ) -> tuple[Any, Any]:
-    """As `scan`, but its gradient saves few steps: the loop is cut into chunks, and the backward pass computes
-    a chunk again when it comes to it. Up to `base` ** 2 steps, memory is about the square root of that of
-    `scan`, and each step runs once more; longer loops have chunks of chunks.
+    """As `scan`, but its gradient saves few steps: the loop is cut into chunks, and the backward pass
+    computes a chunk again when it comes to it. Up to `base` ** 2 steps, memory is about the square root of
+    that of `scan`, and each step runs once more; longer loops have chunks of chunks.
 
     Args:
         base: how many chunks, or steps of the innermost chunks, are saved at once.
@@ -222,18 +222,24 @@ def _run(step: Step, init: Any, xs: Any, plan: _Plan, noted: Carry) -> tuple[Any
 
 
 def _chunk(n: int, base: int) -> int:
-    """The size of the chunks that n steps are cut into, so that nested chunks leave at most `base` steps."""
+    """The size of the chunks that n steps are cut into, so that nested chunks leave about `base` steps.
+
+    One near by that leaves nothing over is better: no second copy of the body, and none of the inputs.
+    """
     levels = 1
     while base**levels < n:
         levels += 1
-    return math.ceil(n ** ((levels - 1) / levels) - 1e-9)
+    size = math.ceil(n ** ((levels - 1) / levels) - 1e-9)
+    even = [k for k in range(size // 2 + 1, min(2 * size, n)) if n % k == 0]
+    return min(even, key=lambda k: abs(math.log(k / size)), default=size)
 
 
 def _chunked(step: Step, init: Any, xs: Any, plan: _Plan, noted: Carry) -> tuple[Any, Any]:
     """A loop over chunks, and behind it the steps that are left over."""
     chunk, (turns, rest) = plan.chunk, divmod(plan.length, plan.chunk)
     cut = turns * chunk
-    head = jax.tree.map(lambda x: jnp.reshape(x[:cut], (turns, chunk, *jnp.shape(x)[1:])), xs)
+    head = jax.tree.map(lambda x: x[:cut], xs) if rest else xs
+    head = jax.tree.map(lambda x: jnp.reshape(x, (turns, chunk, *jnp.shape(x)[1:])), head)
     carry, ys = jax.lax.scan(lambda c, x: _one_chunk(step, c, x, chunk, plan, noted), init, head, turns)
     ys = jax.tree.map(lambda y: jnp.reshape(y, (cut, *y.shape[2:])), ys)
     if not rest:

@@ -4,7 +4,7 @@ A plan holds the slots of every State leaf that the programs of one function tou
 another pytree structure of some State, or a program that touches more, makes a new one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import starmap
 from typing import Any
 
@@ -144,10 +144,19 @@ def bind_under_trace(staged: Staged, args: Any, kwargs: Any) -> Any:
     """Runs a program under whatever JAX trace is current: States are read and written through their
     primitives.
     """
+    return commit_under_trace(staged, staged.program.bind(*operands_under_trace(staged, args, kwargs)))
+
+
+def operands_under_trace(staged: Staged, args: Any, kwargs: Any) -> list[Any]:
+    """What a program takes: State leaves as they are now in the current trace, and the argument leaves."""
     states = {id(leaf.state): leaf.state for leaf in staged.inputs}
     values = {key: state.read_leaves() for key, state in states.items()}
-    operands = [values[id(leaf.state)][leaf.index] for leaf in staged.inputs]
-    found = staged.program.bind(*operands, *staged.captured, *jax.tree.leaves((args, kwargs)))
+    inputs = [values[id(leaf.state)][leaf.index] for leaf in staged.inputs]
+    return [*inputs, *staged.captured, *jax.tree.leaves((args, kwargs))]
+
+
+def commit_under_trace(staged: Staged, found: Sequence[Any]) -> Any:
+    """Writes what a program gave for States in the current trace; gives the rest to the user."""
     results, new = staged.split(found)
     for leaf, value in zip(staged.outputs, new, strict=True):
         leaf.state.rewrite_leaf(leaf.index, value)

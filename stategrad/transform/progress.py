@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from stategrad import jax_compat as compat
 from stategrad.errors import TraceError
+from stategrad.traced_programs import bind, open_program
 from stategrad.user_frame import user_line
 
 from .loop_arguments import positive
@@ -134,7 +135,7 @@ class _Display:
         found = self._equations.get((tree, types))
         if found is None:
             found = self._equations[tree, types] = self._callback(tree, types)
-        compat.bind(found.primitive, found.params, found.ctx, leaves)
+        bind(found.primitive, found.params, found.ctx, leaves)
 
     def _callback(self, tree: Any, types: Any) -> Any:
         """The equation of a callback, made once: `jax.debug.callback` makes another function at each call."""
@@ -144,7 +145,7 @@ class _Display:
             jax.debug.callback(show, *leaves, ordered=self._ordered)
 
         program = jax.make_jaxpr(emit)(*(jax.ShapeDtypeStruct(*t) for t in types))
-        return compat.open_program(program)[0].eqns[-1]
+        return open_program(program)[0].eqns[-1]
 
     def _show(self, tree: Any, *leaves: Any) -> None:
         done, data = tree.unflatten(map(_number, leaves))

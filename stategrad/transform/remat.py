@@ -35,9 +35,8 @@ class Checkpointed:
         if self._static:
             args, kwargs = self._static.hide(args, kwargs)
 
-        def fresh(
-            args: Any, kwargs: Any
-        ) -> Any:  # JAX caches bodies by identity: the closure may have changed
+        # A new function each time: JAX keeps bodies by identity, and what this one closes over may change.
+        def fresh(args: Any, kwargs: Any) -> Any:
             given, named = shown((args, kwargs))
             return self._fn(*given, **named)
 
@@ -67,8 +66,8 @@ def checkpoint(
     """A function whose intermediate values are not saved for the backward pass but computed again; also a
     decorator.
 
-    What it writes to States and prints happens once, in the forward pass. When it is computed again it sees the
-    States as they were then. Outside of any trace it is the function itself.
+    What it writes to States and prints happens once, in the forward pass. When it is computed again it sees
+    the States as they were then. Outside of any trace it is the function itself.
 
     Args:
         fn: takes and returns pytrees of arrays.

@@ -97,7 +97,7 @@ def stage(traced: Traced, recipe: Recipe, hook: Hook | None = None) -> Staged:
 
 
 def _last(module: Module) -> Function:
-    return next(reversed(module.functions.values()))
+    return list(module.functions.values())[-1]
 
 
 class _Count:

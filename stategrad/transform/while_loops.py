@@ -56,8 +56,8 @@ def bounded_while_loop(
     """As `while_loop`, with a bound on its steps, and so with a gradient. After `max_steps` it ends, without
     asking the condition again.
 
-    The steps are nested in loops of at most `base` turns: what comes after the end is skipped in large pieces,
-    and the backward pass computes a piece again when it comes to it, so that few steps are saved.
+    The steps are nested in loops of at most `base` turns: what comes after the end is skipped in large
+    pieces, and the backward pass computes a piece again when it comes to it, so that few steps are saved.
 
     Args:
         cond_fun, body_fun, init_val: as for `while_loop`.

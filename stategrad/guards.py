@@ -1,0 +1,253 @@
+"""Guards: the Python values that a function reads from closures, globals, defaults and attributes.
+
+A compiled function contains such values as they were when it was traced. `Guards.of(fn)` finds them by reading
+the bytecode of the function and of all functions of the user's that it can reach; `hold()` says, before each
+call, whether all of them are still what they were. What is read by other means (a file, `getattr` with a name
+made at run time, a random number of Python's) is not seen.
+"""
+
+import dis
+import functools
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import nn
+from .state import State
+from .user_frame import is_user_file
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+_MISSING = object()
+
+
+class Guards:
+    """What a function reads that is no argument and no State.
+
+    The lists hold `(container, key, value)`; `names` tells for each guard how a person calls it.
+    """
+
+    def __init__(self) -> None:
+        self.cells: list[tuple[Any, Any]] = []
+        self.items: list[tuple[Mapping[Any, Any], Any, Any]] = []
+        self.sequences: list[tuple[Any, tuple[Any, ...]]] = []
+        self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        self.defaults: list[tuple[FunctionType, CodeType, Any, Any]] = []
+        self.module_items: list[tuple[Mapping[Any, Any], Any, Any]] = []
+        self.epoch = nn.AttributeEpoch.now
+        self._names: dict[tuple[int, Any], str] = {}
+        self._seen: dict[int, Any] = {}
+
+    @staticmethod
+    def of(fn: Callable[..., Any]) -> "Guards":
+        """The guards of a function as things are now."""
+        found = Guards()
+        found._enter(fn, getattr(fn, "__name__", "the function"))
+        return found
+
+    # ------------------------------------------------------------------ before each call
+    def hold(self) -> bool:
+        """Whether everything is as it was. This runs at every call: nothing here may be slow."""
+        for cell, value in self.cells:
+            if cell.cell_contents is not value:
+                return self.broken() is None
+        for container, key, value in self.items:
+            if container.get(key, _MISSING) is not value:
+                return self.broken() is None
+        if self.epoch != nn.AttributeEpoch.now:
+            return self.broken() is None
+        for sequence, values in self.sequences:
+            if len(sequence) != len(values) or any(a is not b for a, b in zip(sequence, values, strict=True)):
+                return self.broken() is None
+        for fn, code, defaults, keywords in self.defaults:
+            if fn.__code__ is not code or fn.__defaults__ is not defaults or fn.__kwdefaults__ != keywords:
+                return False
+        return all(np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc") for array, copy in self.arrays)
+
+    def broken(self) -> str | None:
+        """What is no longer as it was, in a sentence for a person; None if equal values stand everywhere."""
+        for cell, value in self.cells:
+            now = cell.cell_contents
+            if not _same(now, value):
+                return f"{self._name(cell, None)} changed from {_shown(value)} to {_shown(now)}"
+        for container, key, value in (*self.items, *self.module_items):
+            now = container.get(key, _MISSING)
+            if not _same(now, value):
+                return f"{self._name(container, key)} changed from {_shown(value)} to {_shown(now)}"
+        for sequence, values in self.sequences:
+            if len(sequence) != len(values) or not all(map(_same, sequence, values)):
+                return f"{self._name(sequence, None)} changed from {_shown(values)} to {_shown(sequence)}"
+        for fn, code, defaults, keywords in self.defaults:
+            if fn.__code__ is not code or fn.__defaults__ != defaults or fn.__kwdefaults__ != keywords:
+                return f"the code or the defaults of {fn.__name__} changed"
+        for array, copy in self.arrays:
+            if not np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc"):
+                return f"{self._name(array, None)}, a NumPy array, changed in place"
+        self.epoch = nn.AttributeEpoch.now  # attributes were set, but none of those that count
+        return None
+
+    def _name(self, container: Any, key: Any) -> str:
+        return self._names.get((id(container), key), "a value that it reads")
+
+    # ------------------------------------------------------------------ finding them
+    def _enter(self, value: Any, name: str) -> None:
+        """Follows a value that the function can read."""
+        if isinstance(value, _SCALARS) or id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, FunctionType):
+            self._function(value, name)
+        elif isinstance(value, MethodType):
+            self._enter(value.__func__, name)
+            self._enter(value.__self__, name)
+        elif isinstance(value, functools.partial):
+            for part in (value.func, *value.args, *value.keywords.values()):
+                self._enter(part, name)
+        elif isinstance(value, np.ndarray):
+            self.arrays.append((value, value.copy()))
+            self._names[id(value), None] = name
+        elif isinstance(value, (list, tuple)):
+            self._sequence(value, name)
+        elif isinstance(value, dict):
+            self._mapping(value, name, self.items, "{}[{!r}]")
+        elif isinstance(value, type):
+            self._class(value, name)
+        elif not isinstance(value, (State, jax.Array, ModuleType, BuiltinFunctionType)):
+            self._object(value, name)
+
+    def _function(self, fn: FunctionType, name: str) -> None:
+        wrapped = getattr(fn, "__wrapped__", None)
+        if wrapped is not None:
+            self._enter(wrapped, name)
+        if not _is_users(fn.__code__.co_filename):
+            return
+        self.defaults.append((fn, fn.__code__, fn.__defaults__, dict(fn.__kwdefaults__ or {}) or None))
+        for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
+            self._enter(default, f"a default of {name}")
+        for free, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+            self._closure(cell, free)
+        for chain in _global_reads(fn.__code__):
+            self._global(fn.__globals__, chain)
+
+    def _closure(self, cell: Any, name: str) -> None:
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not bound yet
+            return
+        if (id(cell), None) not in self._names:
+            self.cells.append((cell, value))
+            self._names[id(cell), None] = f"the closure variable {name!r}"
+            self._seen[id(cell)] = cell
+        self._enter(value, name)
+
+    def _global(self, namespace: dict[str, Any], chain: tuple[str, ...]) -> None:
+        name, *attributes = chain
+        value = namespace.get(name, _MISSING)
+        if value is _MISSING:
+            return
+        if not isinstance(value, ModuleType):
+            self._item(self.items, namespace, name, value, f"the global {name!r}")
+            self._enter(value, name)
+        elif attributes and _is_users(getattr(value, "__file__", None) or ""):
+            self._global(vars(value), tuple(attributes))
+
+    def _item(self, into: Any, container: Any, key: Any, value: Any, name: str) -> None:
+        if (id(container), key) not in self._names:
+            into.append((container, key, value))
+            self._names[id(container), key] = name
+
+    def _sequence(self, value: Any, name: str) -> None:
+        if isinstance(value, list):
+            self.sequences.append((value, tuple(value)))
+            self._names[id(value), None] = f"the list {name!r}"
+        for i, part in enumerate(value):
+            self._enter(part, f"{name}[{i}]")
+
+    def _mapping(self, value: dict[Any, Any], name: str, into: Any, form: str) -> None:
+        for key, part in list(value.items()):
+            shown = form.format(name, key)
+            self._item(into, value, key, part, shown)
+            self._enter(part, shown)
+
+    def _class(self, cls: type, name: str) -> None:
+        module = sys.modules.get(cls.__module__)
+        if not _is_users(getattr(module, "__file__", None) or ""):
+            return
+        for key, part in vars(cls).items():
+            if isinstance(part, (staticmethod, classmethod, property)):
+                part = part.fget if isinstance(part, property) else part.__func__
+            if isinstance(part, FunctionType):
+                self._enter(part, f"{cls.__name__}.{key}")
+            elif not key.startswith("__"):
+                self._item(self.items, _Attributes(cls), key, part, f"the attribute {name}.{key}")
+
+    def _object(self, value: Any, name: str) -> None:
+        """An instance: the attributes of a Module are watched together, those of others one by one."""
+        if isinstance(getattr(value, "__wrapped__", None), FunctionType):
+            self._enter(value.__wrapped__, name)
+        for cls in type(value).__mro__:
+            self._enter(cls, cls.__name__)
+        into = self.module_items if isinstance(value, nn.Module) else self.items
+        module = sys.modules.get(type(value).__module__)
+        if isinstance(value, nn.Module) or _is_users(getattr(module, "__file__", None) or ""):
+            self._mapping(getattr(value, "__dict__", {}), name, into, "{}.{}")
+
+
+class _Attributes:
+    """The attributes of a class as a mapping that is alive: `vars(cls)` is another object at each call."""
+
+    __slots__ = ("_cls",)
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    def get(self, key: str, default: Any) -> Any:
+        return self._cls.__dict__.get(key, default)
+
+
+@functools.cache
+def _is_users(file: str) -> bool:
+    return is_user_file(file) and not file.startswith(_LIBRARIES)
+
+
+@functools.cache
+def _global_reads(code: CodeType) -> tuple[tuple[str, ...], ...]:
+    """The globals that code and the functions inside it load, each with the attributes taken from it."""
+    return tuple(dict.fromkeys(_reads(code)))
+
+
+def _reads(code: CodeType) -> Iterator[tuple[str, ...]]:
+    chain: tuple[str, ...] = ()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            if chain:
+                yield chain
+            chain = (instruction.argval,)
+        elif chain and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            chain = (*chain, instruction.argval)
+        elif chain and instruction.opname != "CACHE":
+            yield chain
+            chain = ()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _global_reads(constant)
+
+
+def _same(now: Any, before: Any) -> bool:
+    if now is before:
+        return True
+    if type(now) is not type(before):
+        return False
+    if isinstance(now, _SCALARS):
+        return now == before or (now != now and before != before)
+    return isinstance(now, tuple) and len(now) == len(before) and all(map(_same, now, before))
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is _MISSING else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
