@@ -75,6 +75,11 @@ def enclosing_traces(trace: Any) -> Iterator[Any]:
         trace = getattr(trace, "parent_trace", None)
 
 
+def jit_is_disabled() -> bool:
+    """Whether JAX runs everything eagerly, under `jax.disable_jit`."""
+    return config.disable_jit.value
+
+
 def leak_checking() -> bool:
     """Whether JAX checks for leaked tracers."""
     return config.check_tracer_leaks.value

@@ -1,7 +1,7 @@
 """A user's JAX-style gradient transform, applied to the program of a function inside of a trace of ours."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,14 @@ import jax
 
 from stategrad.arguments import function_name
 from stategrad.errors import GradientError
-from stategrad.trace import Leaf, trace
+from stategrad.trace import trace
 
 from .jit import AsIs
 from .plan import commit_under_trace, operands_under_trace
 from .selection import Request, Selection, shown_tree
 from .staging import Staged, stage
 from .static import Static
-from .wanted import WantedStates
+from .wanted import WantedStates, is_sequence, resolve_argnums
 
 
 @jax.tree_util.register_pytree_node_class
@@ -59,7 +59,7 @@ class Container:
     """
 
     wanted: WantedStates
-    distinct: tuple[Any, ...]
+    distinct: tuple[State, ...]
     direct: bool
 
     @staticmethod
@@ -152,11 +152,11 @@ def shown(transform: Callable[..., Any]) -> str:
 
 
 class PureCall:
-    """A call of a program as a pure function of what is differentiated by.
+    """A call of a program as a pure function, with what is differentiated by in front.
 
     Attributes:
-        argnums: what of `given` is differentiated by.
-        given: what `fun` is to be called with, beside the keyword arguments.
+        argnums: which of `given` are differentiated by.
+        given: the positional arguments that `fun` is to be called with.
     """
 
     def __init__(
@@ -167,12 +167,55 @@ class PureCall:
         args: Sequence[Any],
         kwargs: dict[str, Any],
     ) -> None:
-        self._selection, self._staged = selection, staged
+        self._selection, self._program = selection, staged.program
         self._operands = operands_under_trace(staged, args, kwargs)
-        request = selection.request
-        if container is None:
-            self.argnums = request.argnums
-            self.given = tuple(args)
-            self._places = self._argument_places(args, kwargs)
-        else:
-            self.argnums = 0
+        values = list(self._operands)
+        tree = jax.tree.structure((tuple(args), kwargs))
+        numbers, named = tree.unflatten(range(len(values) - tree.num_leaves, len(values)))
+        argnums = selection.request.argnums
+        if container is not None:
+            leaves = {leaf: i for i, leaf in enumerate(staged.inputs)}
+            states = container.fill([_numbered(state, leaves, values) for state in container.distinct])
+            numbers, argnums = _with_states(states, argnums, numbers), 0
+        self.argnums = argnums
+        self.given = jax.tree.map(values.__getitem__, numbers)
+        self._numbers, self._tree = jax.tree.flatten((numbers, named))
+
+    def fun(self) -> Callable[..., Any]:
+        """The function: `fun(*given, **kwargs) -> (value, Kept)`."""
+
+        def fun(*given: Any, **kwargs: Any) -> tuple[Any, Kept]:
+            leaves, tree = jax.tree.flatten((given, kwargs))
+            if tree != self._tree:
+                raise GradientError(
+                    f"the transform of {fun.__name__} called it with {shown_tree(tree)}, not with the "
+                    f"structure of its arguments: {shown_tree(self._tree)}"
+                )
+            operands = list(self._operands)
+            for number, leaf in zip(self._numbers, leaves, strict=True):
+                if number < len(operands):
+                    operands[number] = leaf
+            results = self._program.bind(*operands)
+            return self._selection.split_value(results[: self._selection.traced.results])[0], Kept(results)
+
+        fun.__name__ = fun.__qualname__ = self._selection.traced.function.name
+        return fun
+
+
+def _numbered(state: State, leaves: dict[Leaf, int], values: list[Any]) -> Any:
+    """The State's pytree with numbers in `values` for leaves; what is no operand is put behind them."""
+    numbers = []
+    for i, value in enumerate(state.read_leaves()):
+        numbers.append(leaves.get(Leaf(state, i), len(values)))
+        if numbers[-1] == len(values):
+            values.append(value)
+    return state.held().structure.build(numbers, statics=False)
+
+
+def _with_states(states: Any, argnums: Any, args: Sequence[Any]) -> tuple[Any, ...]:
+    """What is differentiated by as one argument, and then the other arguments."""
+    if argnums is None:
+        return (states, *args)
+    chosen = resolve_argnums(argnums, len(args), "the function")
+    by = tuple(args[n] for n in chosen) if is_sequence(argnums) else args[chosen[0]]
+    return ((states, by), *(a for n, a in enumerate(args) if n not in chosen))

@@ -1,4 +1,4 @@
-"""Loops and branches called outside of any trace: traced at every call, each different program compiled once.
+"""Calls outside of any trace that trace every time: each different program is compiled once.
 
 No State is kept: the programs are effect-free, and the trace of each call finds the States that it is about.
 """
@@ -10,16 +10,16 @@ from typing import Any
 import jax
 
 from stategrad import jax_compat as compat
-from stategrad.arguments import argument_names, check_leaves
 from stategrad.backend import Program
-from stategrad.ir import Function, IRTypeError, Operation, Region, Type, to_text
+from stategrad.ir import Function, IRTypeError, Module, Operation, Region, Type, to_text
+from stategrad.passes import Pipeline
 from stategrad.state import LOCK, Epochs
 from stategrad.trace import Leaf, Retyped, Traced, trace
 
-from .jit import AsIs
-from .staging import Staged, module_of, stage
+from .recipes import AsIs
+from .staging import Derived, Recipe, Staged, module_of, stage
 
-_KEPT = 128
+_KEPT = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,40 +29,52 @@ class _Compiled:
     program: Program
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    module: Module
 
 
 _compiled: dict[Any, _Compiled] = {}
 
 
 def run(fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)`: a part of the trace that is current, or if there is none, traced and compiled.
+    """`fn(*args)`: a part of the trace that is current, or if there is none, traced and compiled."""
+    if not compat.is_eager() or compat.jit_is_disabled():
+        return fn(*args)
+    return call(fn, AsIs(), args, {})
+
+
+def call(fn: Callable[..., Any], recipe: Recipe, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """What `recipe` makes of `fn`, for these arguments.
 
     Every call traces, so a changed closure, global or flag is always seen. Calls whose programs come out
     equal share one compilation, whatever arrays the function closes over. States are committed together, or
     not at all.
-
-    Raises:
-        TraceError: an argument or result is no array.
-        StateError: a State is used where or how that is not possible.
     """
-    check_leaves(jax.tree.leaves(args), argument_names(fn, args, {}), fn, "argument")
-    if not compat.is_eager() or jax.config.jax_disable_jit:
-        return fn(*args)
     with LOCK:
-        traced = _with_arrays_as_parameters(trace(fn, args, {}, fresh=True))
+        traced = _with_arrays_as_parameters(trace(fn, args, kwargs, fresh=True))
+        derived = recipe.derive(traced)
         leaves = list(traced.leaves.values())
-        compiled = _find(traced, leaves)
+        compiled = _find(traced, derived, leaves)
         operands = [leaves[i].slot.array for i in compiled.inputs]
-        found = list(compiled.program.compiled(*operands, *traced.captured, *jax.tree.leaves(args)))
-        mark = len(found) - len(compiled.outputs)
+        found = compiled.program.compiled(*operands, *traced.captured, *jax.tree.leaves((args, kwargs)))
         outputs = [leaves[i] for i in compiled.outputs]
-        _commit_all(traced.retyped, found[traced.results : mark], outputs, found[mark:])
-        return traced.tree.unflatten(found[: traced.results])
+        staged = Staged(
+            compiled.program,
+            (),
+            tuple(outputs),
+            traced.captured,
+            traced.retyped,
+            derived.retyped_at,
+            derived.build,
+            compiled.module,
+        )
+        results, new = staged.split(found)
+        return _commit_all(staged, results, outputs, new)
 
 
-def _find(traced: Traced, leaves: Sequence[Leaf]) -> _Compiled:
-    key = to_text(module_of(traced), locations=False), compat.config_key()
-    compiled = _compiled.pop(key, None) or _numbered(stage(traced, AsIs()), leaves)
+def _find(traced: Traced, derived: Derived, leaves: Sequence[Leaf]) -> _Compiled:
+    module = module_of(traced)
+    key = to_text(module, locations=False), str(Pipeline(derived.passes)), compat.config_key()
+    compiled = _compiled.pop(key, None) or _numbered(stage(traced, derived), leaves)
     _compiled[key] = compiled  # the most recently used one last
     if len(_compiled) > _KEPT:
         del _compiled[next(iter(_compiled))]
@@ -71,36 +83,31 @@ def _find(traced: Traced, leaves: Sequence[Leaf]) -> _Compiled:
 
 def _numbered(staged: Staged, leaves: Sequence[Leaf]) -> _Compiled:
     number = {leaf: i for i, leaf in enumerate(leaves)}
-    return _Compiled(
-        staged.program, tuple(number[x] for x in staged.inputs), tuple(number[x] for x in staged.outputs)
-    )
+    inputs, outputs = (tuple(number[x] for x in side) for side in (staged.inputs, staged.outputs))
+    return _Compiled(staged.program, inputs, outputs, staged.module)
 
 
-# ------------------------------------------------------------------------------------------------ committing
-def _commit_all(
-    retyped: Sequence[Retyped], their: Sequence[Any], outputs: Sequence[Leaf], arrays: Sequence[Any]
-) -> None:
+# ---------------------------------------------------------------------------------------------- committing
+def _commit_all(staged: Staged, results: list[Any], outputs: Sequence[Leaf], new: Sequence[Any]) -> Any:
     """Commits everything, through an interrupt in the middle of it too."""
     try:
-        _commit(retyped, their, outputs, arrays)
+        return _commit(staged, results, outputs, new)
     except BaseException:
-        _commit(retyped, their, outputs, arrays)
+        _commit(staged, results, outputs, new)
         raise
 
 
-def _commit(
-    retyped: Sequence[Retyped], their: Sequence[Any], outputs: Sequence[Leaf], arrays: Sequence[Any]
-) -> None:
-    for leaf, array in zip(outputs, arrays, strict=True):
+def _commit(staged: Staged, results: list[Any], outputs: Sequence[Leaf], new: Sequence[Any]) -> Any:
+    for leaf, array in zip(outputs, new, strict=True):
         slot = leaf.slot
         # JAX may give one array for two results, or an operand back: nobody may donate it.
         slot.array, slot.exclusive = array, False
     Epochs.sharing += 1
-    start = 0
-    for each in retyped:
-        end = start + len(each.held.types)
-        each.state.store(each.held.structure, their[start:end])
-        start = end
+    return staged.deliver(results, _store)
+
+
+def _store(retyped: Retyped, leaves: list[Any]) -> None:
+    retyped.state.store(retyped.held.structure, leaves)
 
 
 # ------------------------------------------------------------------------------------------------ closures

@@ -7,15 +7,13 @@ import jax
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves
-from stategrad.ir import to_text
 from stategrad.state import LOCK
 from stategrad.trace import trace
 
+from .eager import call
 from .plan import Plan, Uncovered, bind_under_trace
-from .staging import Recipe, Staged, module_of, stage
+from .staging import Recipe, Staged, stage
 from .static import Static
-
-_KEPT_PROGRAMS = 64
 
 
 class Engine:
@@ -39,21 +37,21 @@ class Engine:
         self._plan: Plan | None = None
         self._traced_before = False
         self._pending: Staged | None = None
-        self._programs: dict[Any, Plan] = {}
 
     def stage(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Staged:
         """Traces `fn` on these arguments (static ones hidden) and runs the passes."""
         fresh, self._traced_before = self._traced_before, True
-        return stage(trace(self.fn, args, kwargs, fresh=fresh), self.recipe)
+        traced = trace(self.fn, args, kwargs, fresh=fresh)
+        return stage(traced, self.recipe.derive(traced))
 
     def __call__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if self.static:
             args, kwargs = self.static.hide(args, kwargs)
         if not compat.is_eager():
             return bind_under_trace(self.stage(args, kwargs), args, kwargs)
+        if self.retrace:
+            return call(self.fn, self.recipe, args, kwargs)
         with LOCK:
-            if self.retrace:
-                return self._plan_of(args, kwargs).call(args, kwargs)
             return self._call_planned(args, kwargs)
 
     # ------------------------------------------------------------------ one trace per combination of types
@@ -76,20 +74,3 @@ class Engine:
         """The program that a plan found too narrow is not traced a second time for the wider plan."""
         pending, self._pending = self._pending, None
         return pending if pending is not None else self.stage(args, kwargs)
-
-    # ------------------------------------------------------------------ a trace at every call
-    def _plan_of(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Plan:
-        fresh, self._traced_before = self._traced_before, True
-        traced = trace(self.fn, args, kwargs, fresh=fresh)
-        bound = tuple((id(leaf.state), leaf.index) for leaf in traced.leaves.values())
-        key = to_text(module_of(traced), locations=False), bound, traced.tree, compat.config_key()
-        plan = self._programs.pop(key, None)
-        if plan is None or not plan.current:
-            staged = stage(traced, self.recipe)
-            plan = Plan(
-                staged.inputs, staged.outputs, lambda *_: staged, self.donate and not staged.program.effects
-            )
-        self._programs[key] = plan  # the most recently used one last
-        if len(self._programs) > _KEPT_PROGRAMS:
-            del self._programs[next(iter(self._programs))]
-        return plan

@@ -2,24 +2,18 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-from stategrad.arguments import function_name
 from stategrad.errors import GradientError
-from stategrad.graph import FlatStates
-from stategrad.trace import trace
 
 from .bound import Bound, without_self
 from .derivative import Derivative
 from .engine import Engine
 from .gradient import GradientRecipe
 from .jit import AsIs, Jitted
-from .plan import commit_under_trace, operands_under_trace
-from .selection import Request, Selection, shown_tree
-from .staging import Staged, stage
+from .selection import Request
 from .static import Static
 
 _OURS = (jax.grad, jax.value_and_grad)
@@ -65,7 +59,7 @@ class GradientTransform(Derivative):
             return super().__new__(cls)
         if args:
             raise GradientError("GradientTransform without a target takes its other parameters by name")
-        _check_transform(options.get("transform"))
+        _check_callable(options.get("transform"), "transform")
         return functools.partial(cls, **options)
 
     def __init__(
@@ -82,24 +76,25 @@ class GradientTransform(Derivative):
         static_argnums: Any = None,
         static_argnames: Any = None,
     ) -> None:
-        assert_callable(target)
-        made = _check_transform(transform)
+        _check_callable(target, "target")
+        _check_callable(transform, "transform")
         self.target = target
-        self.transform = made
+        self.transform = transform
         self.request = Request.of(grad_states, argnums, has_aux, return_value, check_states)
         functools.update_wrapper(self, target)
         static = Static.of(target, static_argnums, static_argnames)
         self.stateful_target = Jitted(target, static_argnums, static_argnames, donate=False)
         params = dict(transform_params or {})
-        if made in _OURS and not params:
-            self._engine = Engine(target, GradientRecipe(self.request), static, retrace=True, donate=False)
-        else:
-            applied = Applied.to(target, made, params, self.request, static)
-            self._engine = Engine(applied, AsIs(), static, retrace=True, donate=False)
+        self._applied: Applied | None = None
+        recipe: Recipe = GradientRecipe(self.request)
+        if params or transform not in _OURS:
+            self._applied = Applied(target, transform, params, self.request, static)
+            recipe = AsIs()
+        self._engine = Engine(self._applied or target, recipe, static, retrace=True, donate=False)
         self._bound = Bound(
             lambda instance: type(self)(
                 target.__get__(instance),
-                made,
+                transform,
                 grad_states,
                 without_self(argnums),
                 return_value,
@@ -110,3 +105,23 @@ class GradientTransform(Derivative):
                 static_argnames=static_argnames,
             )
         )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().__call__(*args, **kwargs)
+        container = self._applied.container if self._applied else None
+        return container.restore(found) if container else found
+
+    def __repr__(self) -> str:
+        request = self.request
+        states = ", ".join(s.name for s in request.states.states) if request.states else "none"
+        options = "".join(f", {name}=True" for name in ("has_aux", "return_value") if getattr(request, name))
+        return (
+            f"GradientTransform({function_name(self.target)}, transform={shown(self.transform)}, "
+            f"states: {states}, argnums={request.argnums}{options})"
+        )
+
+
+def _check_callable(given: Any, what: str) -> None:
+    if not callable(given):
+        expected = "a function such as jax.grad" if what == "transform" else "the function to differentiate"
+        raise GradientError(f"{what} of GradientTransform is {given!r}; expected {expected}")

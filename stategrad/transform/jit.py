@@ -2,29 +2,19 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 import jax
 
 from stategrad.state_primitives import thread
-from stategrad.trace import Traced
 
 from .bound import Bound, without_self
 from .engine import Engine
+from .recipes import AsIs
 from .stages import Staging
-from .staging import Derived
 from .static import Static
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class AsIs:
-    """The recipe of `jit`: run the function itself."""
-
-    def derive(self, traced: Traced) -> Derived:
-        return Derived((), traced.tree.unflatten, traced.results)
 
 
 class Jitted:

@@ -42,7 +42,7 @@ class Staging:
 
     def run_passes(self, hook: Hook | None = None) -> Staged:
         """Runs the passes; `hook` sees the module after each, for printing, timing or dumping it."""
-        return stage(self._traced, self._engine.recipe, hook)
+        return stage(self._traced, self._engine.recipe.derive(self._traced), hook)
 
     def lower(self) -> jax.stages.Lowered:
         """StableHLO: `.as_text()`, `.compile()` and what JAX offers on that (`cost_analysis`,

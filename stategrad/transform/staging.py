@@ -70,9 +70,8 @@ def module_of(traced: Traced) -> Module:
     return Module.of([traced.function], traced.leaves)
 
 
-def stage(traced: Traced, recipe: Recipe, hook: Hook | None = None) -> Staged:
+def stage(traced: Traced, derived: Derived, hook: Hook | None = None) -> Staged:
     """Runs the passes; `hook` sees the module before the first and after each."""
-    derived = recipe.derive(traced)
     before = module_of(traced)
     count = _Count(hook)
     effectful = (CANONICALISE + Pipeline(derived.passes)).run(before, count.hook)

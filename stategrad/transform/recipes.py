@@ -1,0 +1,16 @@
+"""The recipe of `jit`: the function itself."""
+
+from dataclasses import dataclass
+
+from stategrad.trace import Traced
+
+from .staging import Derived
+
+
+@dataclass(frozen=True)
+class AsIs:
+    """What is made of a traced function is that function."""
+
+    def derive(self, traced: Traced) -> Derived:
+        """No passes of its own."""
+        return Derived((), traced.tree.unflatten, traced.results)
