@@ -39,7 +39,7 @@ class Activity:
         now = set(cells)
         for op in region.operations:
             if isinstance(op.opdef, StructuredOp):
-                self._structured(op, live, now)
+                self._structured(op.opdef, op, live, now)
             elif op.effects:
                 tangents_of_effect(op, live, now)
             elif not live.isdisjoint(op.operands) and not is_constant(op):
@@ -47,11 +47,11 @@ class Activity:
         now.difference_update(region.locals)
         return tuple(v in live for v in region.results), frozenset(now)
 
-    def _structured(self, op: Operation, live: set[Value], now: set[Cell]) -> None:
+    def _structured(self, rules: StructuredOp, op: Operation, live: set[Value], now: set[Cell]) -> None:
         touched = frozenset(c for c in op.effects if c in now)
         flags = tuple(v in live for v in op.operands)
         if touched or any(flags):
-            results, exit = op.opdef.activity(self, op, flags, touched)
+            results, exit = rules.activity(self, op, flags, touched)
             live.update(v for v, flag in zip(op.results, results, strict=True) if flag)
             now.difference_update(op.effects)
             now.update(exit)
@@ -121,7 +121,7 @@ class CotangentActivity:
         now = set(cells)
         for op in reversed(part.operations):
             if isinstance(op.opdef, StructuredOp):
-                self._structured(op, part.values, got, now)
+                self._structured(op.opdef, op, part.values, got, now)
             elif op.effects:
                 cotangents_of_effect(op, part.values, got, now)
             elif not got.isdisjoint(op.results):
@@ -129,12 +129,14 @@ class CotangentActivity:
         now.difference_update(region.locals)
         return tuple(v in got for v in region.params), frozenset(now)
 
-    def _structured(self, op: Operation, linear: set[Value], got: set[Value], now: set[Cell]) -> None:
+    def _structured(
+        self, rules: StructuredOp, op: Operation, linear: set[Value], got: set[Value], now: set[Cell]
+    ) -> None:
         touched = frozenset(c for c in op.effects if c in now)
         given = tuple(v in got for v in op.results)
         if touched or any(given):
             flags = tuple(v in linear for v in op.operands)
-            operands, exit = op.opdef.cotangent_activity(self, op, flags, given, touched)
+            operands, exit = rules.cotangent_activity(self, op, flags, given, touched)
             got.update(v for v, flag in zip(op.operands, operands, strict=True) if flag and v in linear)
             now.difference_update(op.effects)
             now.update(exit)

@@ -1,14 +1,14 @@
 """The linear half of a `remat`: the primal values that it needs are computed again inside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stategrad.ir import Cell, Operation, Region, Value
+from stategrad.ir import Cell, Function, Operation, Region, Value, clone_region
 
 from .thread_state import ThreadContext, Threader
 
 if TYPE_CHECKING:
-    from .linearize import LinearizeContext
+    from .halves import LinearizeContext
 
 
 class Again(NamedTuple):
@@ -21,7 +21,46 @@ class Again(NamedTuple):
     cells: list[Cell]
 
 
-def recompute(halves: "LinearizeContext", threader: Threader) -> Again:
+class Silencer:
+    """Makes twins of operations and functions without the prints in them: what is computed again has printed.
+
+    Args:
+        rename: the name of the twin of a function.
+    """
+
+    def __init__(self, rename: Callable[[str], str]) -> None:
+        self._rename = rename
+        self._functions: dict[Function, Function] = {}
+
+    def operation(self, op: Operation) -> Operation:
+        """The same without prints in its regions and in what it calls; its own stay."""
+        if not op.external:
+            return op
+        attributes, callee = op.attributes, op.attributes.get("callee")
+        if isinstance(callee, Function):
+            attributes = {**attributes, "callee": self._function(callee)}
+        regions = tuple(map(self._region, op.regions))
+        return Operation(op.opdef, op.operands, op.results, attributes, regions, op.location)
+
+    def _region(self, r: Region) -> Region:
+        inside = tuple(self.operation(op) for op in r.operations if _matters(op))
+        return Region(r.params, inside, r.results, r.locals, r.location)
+
+    def _function(self, function: Function) -> Function:
+        found = self._functions.get(function)
+        if found is None:
+            body = self._region(clone_region(function.body))
+            found = Function(self._rename(function.name), body, function.attributes, function.location)
+            self._functions[function] = found
+        return found
+
+
+def _matters(op: Operation) -> bool:
+    """Whether it does more than to print."""
+    return bool(op.results or op.effects or not op.external)
+
+
+def recompute(halves: "LinearizeContext", threader: Threader, silencer: Silencer) -> Again:
     """The primal half with its cells threaded, entry values in and changes nowhere, then the linear half."""
     residuals = list(halves.residuals)
     primal = halves.primal_region(residuals)
@@ -38,7 +77,7 @@ def recompute(halves: "LinearizeContext", threader: Threader) -> Again:
     operations = [_with_operands(op, env) for op in linear.operations]
     results = [env.get(v, v) for v in linear.results]
     needed = {v for op in operations for v in op.operands}.union(results)
-    kept = _needed(again.b.operations, needed)
+    kept = [silencer.operation(op) for op in _needed(again.b.operations, needed)]
     region = Region(
         (
             *(v for v in (*params, *entry) if v in needed),
@@ -62,19 +101,8 @@ def _needed(operations: Sequence[Operation], needed: set[Value]) -> list[Operati
     for op in reversed(operations):
         if not needed.isdisjoint(op.results):
             needed.update(op.operands)
-            kept.append(_silent(op))
+            kept.append(op)
     return kept[::-1]
-
-
-def _silent(op: Operation) -> Operation:
-    """`op` without the prints in its regions: they have happened."""
-    if not op.external or not op.regions:
-        return op
-    regions = []
-    for r in op.regions:
-        inside = tuple(_silent(each) for each in r.operations if each.results or not each.external)
-        regions.append(Region(r.params, inside, r.results, r.locals, r.location))
-    return Operation(op.opdef, op.operands, op.results, op.attributes, tuple(regions), op.location)
 
 
 def _with_operands(op: Operation, env: Mapping[Value, Value]) -> Operation:

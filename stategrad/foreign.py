@@ -45,7 +45,7 @@ class ClosureError(TraceError):
 
 
 class TracedSource(LazySource):
-    """The user's line of an equation, found when it is shown; `info` is what JAX knows about where it is from."""
+    """The user's line of an equation, found when it is shown; `info` is what JAX knows of the place."""
 
     __slots__ = ("info",)
 

@@ -1,13 +1,14 @@
 """Guards: the Python values that a function reads from closures, globals, defaults and attributes.
 
-A compiled function contains such values as they were when it was traced. `Guards.of(fn)` finds them by reading
-the bytecode of the function and of all functions of the user's that it can reach; `hold()` says, before each
-call, whether all of them are still what they were. What is read by other means (a file, `getattr` with a name
-made at run time, a random number of Python's) is not seen.
+A compiled function contains such values as they were when it was traced. `Guards.of(fn)` finds them by
+reading the bytecode of the function and of all functions of the user's that it can reach; `hold()` says,
+before each call, whether all of them are still what they were. What is read by other means (a file, `getattr`
+with a name made at run time, a random number of Python's) is not seen.
 """
 
 import dis
 import functools
+import operator
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
@@ -62,12 +63,14 @@ class Guards:
         if self.epoch != nn.AttributeEpoch.now:
             return self.broken() is None
         for sequence, values in self.sequences:
-            if len(sequence) != len(values) or any(a is not b for a, b in zip(sequence, values, strict=True)):
+            if len(sequence) != len(values) or not all(map(operator.is_, sequence, values)):
                 return self.broken() is None
         for fn, code, defaults, keywords in self.defaults:
             if fn.__code__ is not code or fn.__defaults__ is not defaults or fn.__kwdefaults__ != keywords:
                 return False
-        return all(np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc") for array, copy in self.arrays)
+        return all(
+            np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc") for array, copy in self.arrays
+        )
 
     def broken(self) -> str | None:
         """What is no longer as it was, in a sentence for a person; None if equal values stand everywhere."""

@@ -150,7 +150,7 @@ class Importer:
             found = self._native(entry, key, equation, operands)
             if found is not None:
                 return found
-        return self._foreign(equation, operands)
+        return self.foreign(equation, operands)
 
     def _native(
         self, entry: Callable[..., Any], key: Any, equation: Any, operands: Sequence[Value]
@@ -182,7 +182,12 @@ class Importer:
                 "not in a reference of JAX"
             ) from e
 
-    def _foreign(self, equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
+    def foreign(self, equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
+        """The equation as a foreign operation.
+
+        Raises:
+            StateError: a State is used in its body.
+        """
         if compat.touches_state(equation) or any(
             map(compat.touches_state, compat.nested_programs(equation.params))
         ):

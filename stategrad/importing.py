@@ -58,6 +58,7 @@ class Imports:
     def __init__(self, cell_of: CellOf, names: Names, inline: bool = False) -> None:
         self.cell_of = cell_of
         self.foreign_op = foreign_op
+        self.effectful = _import_effectful
         self.names = names
         self.inline = inline
         self._functions: dict[Any, tuple[Any, Function]] = {}
@@ -127,6 +128,10 @@ def foreign_op(primitive: Any) -> ForeignOp:
 
 def _import_rule(program: Any, name: str) -> Function:
     return Imports(_no_state, Names(), inline=True).entry(program, name)
+
+
+def _import_effectful(program: Any, name: str, cell_of: CellOf) -> Function:
+    return Imports(cell_of, Names(), inline=True).entry(program, name)
 
 
 def _no_state(params: dict[str, Any], type: Type) -> Cell:

@@ -28,6 +28,12 @@ class _Naming(type):
         return module
 
 
+class AttributeEpoch:
+    """Goes up whenever an attribute of any Module is set or deleted: guards look at one number, not at each."""
+
+    now = 0
+
+
 class Module(metaclass=_Naming):
     """The base of layers and models. States, Modules, lists and mappings are kept as ordinary attributes.
 
@@ -51,6 +57,14 @@ class Module(metaclass=_Naming):
     def states(self, *filters: Filter) -> Any:
         """The States by path, all or those that a filter selects; see `stategrad.graph.states`."""
         return graph.states(self, *filters)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        AttributeEpoch.now += 1
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        AttributeEpoch.now += 1
+        super().__delattr__(name)
 
     def __repr__(self) -> str:
         return _shown(self, "", set())

@@ -75,6 +75,12 @@ class Traced:
                 found[leaf.index] = cell
         return found
 
+    def signature(self) -> dict[str, str]:
+        """The types of arguments and States, by their names."""
+        params = self.function.params[len(self.captured) :]
+        arguments = {name: str(v.type) for name, v in zip(self.arguments, params, strict=True)}
+        return arguments | {f"the State {c.name!r}": str(c.type) for c in self.leaves}
+
     def reads_entry(self, cell: Cell) -> bool:
         """Whether the value that the cell has on entry may matter: whether its first use is something else
         than a write.

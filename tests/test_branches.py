@@ -172,5 +172,27 @@ def test_checkpoint_of_a_method_with_static_and_named_arguments():
     assert gradient(1.3) == approx(-expected)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_computed_again_prints_once(nested):
+    seen = []
+
+    @jax.jit
+    def shown(y):
+        jax.debug.callback(lambda y: seen.append(round(float(y), 3)), y)
+        return y
+
+    @checkpoint
+    def f(x):
+        ys = for_loop(lambda i: cond(i < 2, lambda: shown(jnp.sin(x * i)), lambda: x), jnp.arange(4.0))
+        return ys.sum()
+
+    gradient = sg.grad(checkpoint(lambda x: f(jnp.sin(x))) if nested else f)
+    expected = jax.grad(lambda x: jnp.sin(jnp.sin(x) if nested else x) + 2 * (jnp.sin(x) if nested else x))
+    assert gradient(0.7) == approx(expected(0.7))
+    jax.effects_barrier()
+    x = np.sin(0.7) if nested else 0.7
+    assert seen == [0.0, approx(round(np.sin(x), 3))]
+
+
 def test_stop_gradient():
     assert sg.grad(lambda x: x * stop_gradient({"x": x, "n": 3})["x"])(5.0) == 5.0

@@ -97,7 +97,7 @@ def test_bad_options(options, message):
 
 
 def test_eval_shape():
-    s = sg.State(jnp.zeros(3), name="s")
+    s = sg.State(jnp.zeros(3, jnp.float32), name="s")
 
     def fn(x, *, key):
         s.value = s.value + x

@@ -1,4 +1,4 @@
-"""What loops and branches say of what they cannot do: each message names the leaf or State and the user's line."""
+"""What loops and branches say of what they cannot do: messages name the leaf or State and the user's line."""
 
 import functools
 
@@ -21,6 +21,7 @@ from stategrad.transform import (
 )
 
 XS = jnp.array([0.5, -1.0, 2.0, 0.3, 0.7, -0.2, 1.1])
+LINE = r"\(.*test_loop_errors.py:\d+\)"
 
 
 def _write_wider(w):
@@ -33,8 +34,9 @@ def _write_wider(w):
 BAD = {
     "dtype of a carry": (
         lambda w: scan(lambda c, x: ({"h": c["h"].astype(int)}, x), {"h": jnp.ones(3)}, XS),
-        r"the carry of scan \(.*test_loop_errors.py:\d+\) changes its type in `<lambda>` \(.*test_loop_errors.py:\d+\): "
-        r"carry\['h'\] enters as float32\[3\] and comes back as int32\[3\]; give back .*\.astype\('float32'\)",
+        rf"the carry of scan {LINE} changes its type in `<lambda>` {LINE}: "
+        r"carry\['h'\] enters as float32\[3\] and comes back as int32\[3\]; give back float32\[3\] "
+        r"\(`\.astype\('float32'\)`\), or start with int32\[3\]",
     ),
     "shape of an unrolled carry": (
         lambda w: scan(lambda c, x: (c + jnp.ones(2), x), 0.0, XS, unroll=True),
@@ -54,7 +56,7 @@ BAD = {
     ),
     "a State in a loop": (
         lambda w: for_loop(_write_wider(w), XS),
-        r"the State 'w' changes its type .*test_loop_errors.py:\d+\): it holds float32\[\] and is given float32\[3\]; write",
+        rf"the State 'w' changes its type .* {LINE}: it holds float32\[\] and is given float32\[3\]; write",
     ),
     "a State in a branch": (
         lambda w: cond(True, _write_wider(w), lambda x: None, 1.0),
@@ -108,11 +110,12 @@ BAD = {
     ),
     "branch types": (
         lambda w: cond(True, lambda x: {"a": x}, lambda x: {"a": x > 1}, 1.0),
-        r"the branches of cond .*result\['a'\] of branch 0, `<lambda>` .*, is float32\[\], and of branch 1, .* is bool\[\]",
+        rf"the branches of cond {LINE} give different types: result\['a'\] of branch 0, `<lambda>` {LINE}, "
+        r"is float32\[\], and of branch 1, .* is bool\[\]",
     ),
     "branch structures": (
         lambda w: switch(0, [lambda: 1, lambda: (1, 2)]),
-        r"the branches of switch .*different structures: branch 0, .*gives \*, and branch 1, .*gives \(\*, \*\)",
+        r"the branches of switch .* structures: branch 0, .*gives \*, and branch 1, .*gives \(\*, \*\)",
     ),
     "pred": (
         lambda w: cond(XS > 0, lambda: 1, lambda: 2),

@@ -44,7 +44,7 @@ def approx(value):
     return pytest.approx(np.asarray(value), rel=1e-5, abs=1e-6)
 
 
-# -------------------------------------------------------------------------------------------- loops over arrays
+# ---------------------------------------------------------------------------------------- loops over arrays
 def stateful_step(w, n):
     def step(carry, x):
         n.value += 1

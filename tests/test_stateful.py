@@ -360,3 +360,15 @@ def test_methods_can_be_transformed():
     one, two = Counter(), Counter()
     assert one.add(2) == 2 and one.add(3) == 5 and two.add(1) == 1
     assert one.slope(3.0) == 6.0 and one.n.value == 6
+
+
+def test_under_disable_jit(states):
+    w, n = states
+    before = np.asarray(w.value)
+    with jax.disable_jit():
+        (gw, gx), _ = sg.grad(stateful_scan(w, n), grad_states=w, argnums=0, return_value=True)(X)
+        sg.jit(stateful_scan(w, n))(X)
+    expected_gw, expected_gx = jax.grad(lambda w, x: pure_scan(w, 0, x)[0], (0, 1))(before, X)
+    np.testing.assert_allclose(gw, expected_gw, rtol=1e-5)
+    np.testing.assert_allclose(gx, expected_gx, rtol=1e-5)
+    assert n.value == 6

@@ -92,6 +92,9 @@ def _advice(name: str) -> str:
 
 
 def _run(*args: Any, program: Program) -> list[jax.Array]:
+    if jax_compat.jit_is_disabled():  # there is no Python to step through: compiled all the same
+        with jax.disable_jit(False):
+            return program.compiled(*args)
     return program.compiled(*args)
 
 

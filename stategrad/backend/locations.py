@@ -11,9 +11,9 @@ from stategrad.ir import Derived, Location, Operation, Source
 class Locations:
     """Makes MLIR locations for one lowering rule.
 
-    An operation becomes `jit(f)/transpose(linearize)/attention/mul` at the user's line: the name, with the user's
-    `jax.named_scope`, shows in profiles, the line in the metadata of the compiled program. What the surrounding
-    JAX program is called stands in front.
+    An operation becomes `jit(f)/transpose(linearize)/attention/mul` at the user's line: the name, with the
+    user's `jax.named_scope` in it, shows in profiles, the line in the metadata of the compiled program. What
+    the surrounding JAX program is called stands in front.
     """
 
     def __init__(self, ctx: Any) -> None:

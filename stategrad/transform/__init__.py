@@ -4,6 +4,7 @@ from .branches import cond, ifelse, switch
 from .derivative import Derivative
 from .finder import StateFinder, eval_shape
 from .gradient import grad, value_and_grad
+from .gradient_transform import GradientTransform
 from .jit import Jitted, jit
 from .loops import checkpointed_for_loop, checkpointed_scan, for_loop, scan
 from .progress import ProgressBar
@@ -13,6 +14,7 @@ from .while_loops import bounded_while_loop, while_loop
 
 __all__ = [
     "Derivative",
+    "GradientTransform",
     "Jitted",
     "ProgressBar",
     "Staging",

@@ -9,10 +9,11 @@ import jax
 
 from stategrad.arguments import function_name
 from stategrad.errors import GradientError
-from stategrad.trace import trace
+from stategrad.state import State
+from stategrad.trace import Leaf, trace
 
-from .jit import AsIs
 from .plan import commit_under_trace, operands_under_trace
+from .recipes import AsIs
 from .selection import Request, Selection, shown_tree
 from .staging import Staged, stage
 from .static import Static
@@ -36,7 +37,9 @@ class Kept:
 
 @jax.tree_util.register_pytree_node_class
 class PerState:
-    """Something for each State, once, in place of a container that JAX cannot walk or that repeats a State."""
+    """Something for each State, once, in place of a container that JAX cannot walk or that repeats a
+    State.
+    """
 
     def __init__(self, each: Sequence[Any]) -> None:
         self.each = each
@@ -90,7 +93,7 @@ class Container:
 
 
 class Applied:
-    """The function that a user's transform makes of a function with States; to be called in a trace of ours."""
+    """What a user's transform makes of a function with States; to be called in a trace of ours."""
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class Applied:
         args, kwargs = self._static.hide(args, kwargs)
         traced = trace(self._target, args, kwargs)
         selection = self._request.select(traced)
-        staged = stage(traced, AsIs())
+        staged = stage(traced, AsIs().derive(traced))
         pure = PureCall(selection, staged, self.container, args, kwargs)
         transformed = self._transform(pure.fun(), argnums=pure.argnums, has_aux=True, **self._params)
         if not callable(transformed):

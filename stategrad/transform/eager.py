@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from stategrad import jax_compat as compat
+from stategrad.arguments import argument_names, check_leaves
 from stategrad.backend import Program
 from stategrad.ir import Function, IRTypeError, Module, Operation, Region, Type, to_text
 from stategrad.passes import Pipeline
@@ -36,7 +37,12 @@ _compiled: dict[Any, _Compiled] = {}
 
 
 def run(fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)`: a part of the trace that is current, or if there is none, traced and compiled."""
+    """`fn(*args)`: a part of the trace that is current, or if there is none, traced and compiled.
+
+    Raises:
+        TraceError, StateError: as for `trace`.
+    """
+    check_leaves(jax.tree.leaves(args), argument_names(fn, args, {}), fn, "argument")
     if not compat.is_eager() or compat.jit_is_disabled():
         return fn(*args)
     return call(fn, AsIs(), args, {})

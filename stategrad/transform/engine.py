@@ -1,28 +1,41 @@
 """How a transformed function is called: eagerly through a plan, or bound into the current JAX trace."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from stategrad import jax_compat as compat
-from stategrad.arguments import argument_names, check_leaves
+from stategrad.arguments import argument_names, check_leaves, function_name
+from stategrad.guards import Guards
 from stategrad.state import LOCK
 from stategrad.trace import trace
 
 from .eager import call
 from .plan import Plan, Uncovered, bind_under_trace
+from .retraces import Retraces
 from .staging import Recipe, Staged, stage
 from .static import Static
+
+_KEPT_VERSIONS = 16
+
+
+@dataclass
+class _Version:
+    """The function as it is while certain closure values, globals and flags are what they are."""
+
+    guards: Guards
+    plan: Plan
 
 
 class Engine:
     """Runs what `recipe` makes of `fn`.
 
     Args:
-        retrace: trace at every call, so that a changed closure, global or flag is always seen; programs that
-            come out equal are compiled once. Without it, one trace for each combination of argument types, as
-            in jax.jit.
+        retrace: trace at every call; programs that come out equal are compiled once. Without it, one trace
+            for each combination of argument types, as in jax.jit, and a new one when a value changes that the
+            function reads from a closure, a global, a default or an attribute.
         donate: whether the buffers of written States may be reused.
     """
 
@@ -34,7 +47,8 @@ class Engine:
         self.static = static
         self.retrace = retrace
         self.donate = donate
-        self._plan: Plan | None = None
+        self.retraces = Retraces(function_name(fn))
+        self._versions: list[_Version] = []
         self._traced_before = False
         self._pending: Staged | None = None
 
@@ -42,6 +56,7 @@ class Engine:
         """Traces `fn` on these arguments (static ones hidden) and runs the passes."""
         fresh, self._traced_before = self._traced_before, True
         traced = trace(self.fn, args, kwargs, fresh=fresh)
+        self.retraces.traced(traced.signature())
         return stage(traced, self.recipe.derive(traced))
 
     def __call__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -56,19 +71,40 @@ class Engine:
 
     # ------------------------------------------------------------------ one trace per combination of types
     def _call_planned(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        plan = self._plan
-        if plan is None or not plan.current:
-            plan = self._plan = Plan((), (), self._stage_once, self.donate)
+        version = self._versions[0] if self._versions else None
+        if version is None or not version.guards.hold():
+            version = self._find_version()
+        if not version.plan.current:
+            version.plan = self._new_plan()
         while True:
             try:
-                return plan.call(args, kwargs)
+                return version.plan.call(args, kwargs)
             except Uncovered as missing:
                 self._pending = missing.staged
-                plan = self._plan = plan.widened(missing.staged)
+                version.plan = version.plan.widened(missing.staged)
             except TypeError:
                 leaves = jax.tree.leaves((args, kwargs))
                 check_leaves(leaves, argument_names(self.fn, args, kwargs), self.fn, "argument")
                 raise
+
+    def _new_plan(self) -> Plan:
+        return Plan((), (), self._stage_once, self.donate)
+
+    def _find_version(self) -> _Version:
+        """The version for the values as they are now: an earlier one, or a new one. It comes to the front."""
+        for version in self._versions:
+            if version.guards.broken() is None:
+                self._versions.remove(version)
+                break
+        else:
+            if self._versions:
+                self.retraces.guard_broke(
+                    self._versions[0].guards.broken() or "a value that it reads changed"
+                )
+            version = _Version(Guards.of(self.fn), self._new_plan())
+        self._versions.insert(0, version)
+        del self._versions[_KEPT_VERSIONS:]
+        return version
 
     def _stage_once(self, args: Any, kwargs: Any) -> Staged:
         """The program that a plan found too narrow is not traced a second time for the wider plan."""

@@ -1,4 +1,4 @@
-"""`GradientTransform`: any JAX-style gradient transform, applied to a function that reads and writes States."""
+"""`GradientTransform`: any JAX-style gradient transform on a function that reads and writes States."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -6,14 +6,18 @@ from typing import Any
 
 import jax
 
+from stategrad.arguments import function_name
 from stategrad.errors import GradientError
 
+from .applied import Applied, shown
 from .bound import Bound, without_self
 from .derivative import Derivative
 from .engine import Engine
 from .gradient import GradientRecipe
-from .jit import AsIs, Jitted
+from .jit import Jitted
+from .recipes import AsIs
 from .selection import Request
+from .staging import Recipe
 from .static import Static
 
 _OURS = (jax.grad, jax.value_and_grad)
@@ -23,14 +27,14 @@ _OURS = (jax.grad, jax.value_and_grad)
 class GradientTransform(Derivative):
     """A gradient transform written for pure functions, such as `jax.grad`, on a function with States.
 
-    `transform` is called as `transform(fun, argnums=…, has_aux=True, **transform_params)` and gives a function
-    of the arguments of `fun` that returns `(gradients, aux)`, or `((value, aux), gradients)` in the order of
-    `jax.value_and_grad`. `fun` is pure, and States are hidden from it and from the gradients:
+    `transform` is called as `transform(fun, argnums=…, has_aux=True, **transform_params)` and gives a
+    function of the arguments of `fun` that returns `(gradients, aux)`, or `((value, aux), gradients)` in the
+    order of `jax.value_and_grad`. `fun` is pure, and States are hidden from it and from the gradients:
 
     * without `grad_states` it has the arguments of `target`, and `argnums` is the user's;
-    * with `grad_states`, `argnums` is 0: the first argument of `fun` holds all that is differentiated by. That
-      is the container of State values, or the pair of it and the arguments that the user's `argnums` name. The
-      arguments that are not in it follow.
+    * with `grad_states`, `argnums` is 0: the first argument of `fun` holds all that is differentiated by.
+      That is the container of State values, or the pair of it and the arguments that the user's `argnums`
+      name. The arguments that are not in it follow.
 
     It may differentiate `fun`, call it often, or change the gradients; all becomes part of one compiled
     program, traced at every call. What `target` writes is committed once, from the `aux` that comes back.

@@ -31,6 +31,10 @@ class Jitted:
             return self._fn(*args, **kwargs)  # it becomes part of the program that is being traced
         return self._engine(args, kwargs)
 
+    def explain(self) -> str:
+        """Why the function was traced, each time it was: a sentence a line, the latest last."""
+        return self._engine.retraces.explain()
+
     def trace(self, *args: Any, **kwargs: Any) -> Staging:
         """Traces for these arguments (arrays or `jax.ShapeDtypeStruct`) without running: `.module`,
         `.lower()`, …

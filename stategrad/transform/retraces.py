@@ -1,0 +1,61 @@
+"""Why a compiled function was traced: one sentence each time, for `explain()` and for STATEGRAD_LOG=retrace."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+_KEPT = 100
+
+
+class Retraces:
+    """The record of one compiled function.
+
+    With the environment variable STATEGRAD_LOG=retrace each sentence is also written to stderr as it comes.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._sentences: list[str] = []
+        self._count = 0
+        self._signatures: list[Mapping[str, str]] = []
+        self._broken: str | None = None
+
+    def guard_broke(self, what: str) -> None:
+        """Notes what changed among the values that the function reads; the next trace is due to that."""
+        self._broken = what
+        self._signatures.clear()
+
+    def traced(self, signature: Mapping[str, str]) -> None:
+        """Notes a trace for arguments and States of these types, by their names."""
+        self._count += 1
+        sentence = f"trace {self._count} of {self._name}: {self._reason(signature)}"
+        self._broken = None
+        self._signatures.append(signature)
+        self._sentences.append(sentence)
+        del self._sentences[:-_KEPT]
+        if "retrace" in os.environ.get("STATEGRAD_LOG", "").split(","):
+            print(f"stategrad: {sentence}", file=sys.stderr)
+
+    def explain(self) -> str:
+        """All reasons, a line each, the latest last."""
+        return "\n".join(self._sentences) or f"{self._name} has not been traced yet"
+
+    def _reason(self, signature: Mapping[str, str]) -> str:
+        if self._broken is not None:
+            return self._broken
+        if self._count == 1:
+            shown = ", ".join(f"{name}: {type}" for name, type in signature.items())
+            return f"the first call, with {shown or 'no arguments'}"
+        nearest = min(self._signatures, key=lambda s: len(_differences(s, signature)), default={})
+        return (
+            "; ".join(_differences(nearest, signature))
+            or "JAX's settings or the structure of a State changed"
+        )
+
+
+def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> Sequence[str]:
+    return [
+        f"{name} changed from {before.get(name, 'nothing')} to {now.get(name, 'nothing')}"
+        for name in dict.fromkeys((*before, *now))
+        if before.get(name) != now.get(name)
+    ]

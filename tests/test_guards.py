@@ -1,0 +1,174 @@
+"""A compiled function never uses an old Python value: what it reads is guarded."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import stategrad as sg
+from stategrad.guards import Guards
+
+RATE = 2.0
+SCALES = [1.0, 2.0]
+
+
+def test_a_closure_value():
+    rate = 2.0
+
+    @sg.jit
+    def f(x):
+        return x * rate
+
+    assert f(1.0) == 2.0
+    rate = 3.0
+    assert f(1.0) == 3.0
+    assert "closure variable 'rate' changed from 2.0 to 3.0" in f.explain()
+
+
+def test_a_global_and_a_list(monkeypatch):
+    f = sg.jit(lambda x: x * RATE * SCALES[1])
+    assert f(1.0) == 4.0
+    monkeypatch.setitem(globals(), "RATE", 5.0)
+    assert f(1.0) == 10.0
+    assert "the global 'RATE' changed from 2.0 to 5.0" in f.explain()
+    SCALES[1] = 3.0
+    assert f(1.0) == 15.0
+    SCALES[1] = 2.0
+    assert "the list 'SCALES' changed" in f.explain()
+
+
+def test_a_helper_and_its_default():
+    def helper(x, scale=2.0):
+        return x * scale
+
+    f = sg.jit(lambda x: helper(x))
+    assert f(1.0) == 2.0
+    helper.__defaults__ = (7.0,)
+    assert f(1.0) == 7.0
+
+    def helper(x):
+        return -x
+
+    assert f(1.0) == -1.0
+
+
+class Noisy(sg.nn.Module):
+    def __init__(self):
+        self.training = True
+        self.layers = [sg.nn.Linear(2, 2)]
+        self.options = {"scale": 1.0}
+
+    def __call__(self, x):
+        return self.layers[0](x) * self.options["scale"] + (100.0 if self.training else 0.0)
+
+
+def test_flags_of_modules():
+    model = Noisy()
+    f = sg.jit(lambda x: model(x))
+    x = jnp.ones(2)
+    trained = f(x)
+    model.training = False
+    np.testing.assert_allclose(f(x), trained - 100.0, rtol=1e-5)
+    assert "training changed from True to False" in f.explain()
+    model.options["scale"] = 2.0
+    np.testing.assert_allclose(f(x), 2 * (trained - 100.0), rtol=1e-5)
+    model.layers.append(sg.nn.Linear(2, 2))
+    f(x)
+    model.training = True
+    traces = f.explain().count("\n")
+    model.training = False
+    f(x)
+    assert f.explain().count("\n") == traces, "a flag that is back as it was finds the earlier program"
+
+
+@dataclasses.dataclass
+class Config:
+    power: int = 2
+
+
+def test_attributes_of_plain_objects():
+    config = Config()
+
+    def helper(c, x):
+        return x**c.power
+
+    f = sg.jit(lambda x: helper(config, x))
+    assert f(3.0) == 9.0
+    config.power = 3
+    assert f(3.0) == 27.0
+
+
+def test_arrays():
+    fixed, mutable = jnp.array([1.0, 2.0]), np.array([1.0, 2.0], np.float32)
+    f = sg.jit(lambda: jnp.sum(fixed * mutable))
+    assert f() == 5.0
+    mutable[0] = 10.0
+    assert f() == 14.0
+    fixed = jnp.array([0.0, 1.0])
+    assert f() == 2.0
+
+
+def test_static_leaves_of_states():
+    s = sg.State({"w": jnp.ones(()), "act": jnp.sin}, name="s")
+    f = sg.jit(lambda: s.value["act"](s.value["w"]))
+    np.testing.assert_allclose(f(), np.sin(1.0), rtol=1e-6)
+    s.value = {"w": jnp.ones(()), "act": jnp.cos}
+    np.testing.assert_allclose(f(), np.cos(1.0), rtol=1e-6)
+
+
+def test_gradients_see_changes_too():
+    rate = 2.0
+    g = sg.grad(lambda x: rate * x**2)
+    assert g(1.0) == 4.0
+    rate = 5.0
+    assert g(1.0) == 10.0
+
+
+def test_a_loop_body_that_jax_has_cached():
+    flag = True
+
+    def body(c, _):
+        return (c + 1.0 if flag else c), None
+
+    @sg.jit
+    def f(x):
+        return jax.lax.scan(body, x, None, length=3)[0]
+
+    assert f(0.0) == 3.0
+    flag = False
+    assert f(0.0) == 0.0
+
+
+def test_unchanged_values_do_not_retrace():
+    model = Noisy()
+
+    @sg.jit
+    def f(x):
+        return model(x)
+
+    for _ in range(5):
+        f(jnp.ones(2))
+        model.unrelated = object()
+        del model.unrelated
+    assert f.explain().count("trace ") == 1, f.explain()
+    f(jnp.ones((3, 2)))
+    assert "x changed from f32[2] to f32[3,2]" in f.explain()
+
+
+def test_the_log(monkeypatch, capsys):
+    monkeypatch.setenv("STATEGRAD_LOG", "retrace")
+    sg.jit(lambda x: x)(1.0)
+    assert "stategrad: trace 1 of lambda: the first call, with x: f32[]" in capsys.readouterr().err
+
+
+def test_attributes_of_a_module_are_watched_together():
+    model = Noisy()
+    for i in range(100):
+        setattr(model, f"plain{i}", i)
+    guards = Guards.of(lambda x: model(x))
+    assert len(guards.module_items) > 100, "looked at only when some attribute of some Module was set"
+    assert len(guards.items) + len(guards.cells) + len(guards.sequences) < 20, "looked at before each call"
+    assert guards.hold()
+    model.plain7 = "another"
+    assert not guards.hold()
