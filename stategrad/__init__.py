@@ -3,7 +3,8 @@
 from . import errors, graph, ir, nn, passes, random, transform
 from .errors import GradientError, StateError, StategradError, TraceError
 from .state import ParamState, State
-from .transform import GradientTransform, (
+from .transform import (
+    GradientTransform,
     ProgressBar,
     StateFinder,
     bounded_while_loop,

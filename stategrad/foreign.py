@@ -222,6 +222,8 @@ class ForeignOp(OpDef):
                 f"the rules of {self.name} (at {op.location.source}) close over a value of the traced "
                 "function; pass it to the function with the custom rule as an argument"
             ) from e
+        except DerivativeError as e:
+            raise DerivativeError(f"{e} (at {op.location.source})") from e
         except (NotImplementedError, TypeError, ValueError, AssertionError) as e:
             what = "batching rule" if kind == "batch" else "derivative"
             raise DerivativeError(

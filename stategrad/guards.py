@@ -18,8 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import nn
-from .state import State
+from .state import Epochs, State
 from .user_frame import is_user_file
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -40,7 +39,7 @@ class Guards:
         self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
         self.defaults: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self.module_items: list[tuple[Mapping[Any, Any], Any, Any]] = []
-        self.epoch = nn.AttributeEpoch.now
+        self.epoch = Epochs.attributes
         self._names: dict[tuple[int, Any], str] = {}
         self._seen: dict[int, Any] = {}
 
@@ -60,7 +59,7 @@ class Guards:
         for container, key, value in self.items:
             if container.get(key, _MISSING) is not value:
                 return self.broken() is None
-        if self.epoch != nn.AttributeEpoch.now:
+        if self.epoch != Epochs.attributes:
             return self.broken() is None
         for sequence, values in self.sequences:
             if len(sequence) != len(values) or not all(map(operator.is_, sequence, values)):
@@ -91,7 +90,7 @@ class Guards:
         for array, copy in self.arrays:
             if not np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc"):
                 return f"{self._name(array, None)}, a NumPy array, changed in place"
-        self.epoch = nn.AttributeEpoch.now  # attributes were set, but none of those that count
+        self.epoch = Epochs.attributes  # attributes were set, but none of those that count
         return None
 
     def _name(self, container: Any, key: Any) -> str:
@@ -195,9 +194,10 @@ class Guards:
             self._enter(value.__wrapped__, name)
         for cls in type(value).__mro__:
             self._enter(cls, cls.__name__)
-        into = self.module_items if isinstance(value, nn.Module) else self.items
+        counted = getattr(type(value), "attributes_are_counted", False)
+        into = self.module_items if counted else self.items
         module = sys.modules.get(type(value).__module__)
-        if isinstance(value, nn.Module) or _is_users(getattr(module, "__file__", None) or ""):
+        if counted or _is_users(getattr(module, "__file__", None) or ""):
             self._mapping(getattr(value, "__dict__", {}), name, into, "{}.{}")
 
 

@@ -143,7 +143,7 @@ def _ir_call(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequen
 
 
 def _custom(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
-    reads = states_read(equation)
+    reads = states_read(equation, at.imports.rules)
     if not reads:
         return at.foreign(equation, operands)
     cells = [at.imports.cell_of(r.params, r.type) for r in reads]

@@ -53,10 +53,16 @@ def import_jaxpr(program: Any, name: str, cell_of: CellOf, names: Names) -> Impo
 
 
 class Imports:
-    """What the regions of one import share: nested jits by identity, and names."""
+    """What the regions of one import share: nested jits by identity, and names.
 
-    def __init__(self, cell_of: CellOf, names: Names, inline: bool = False) -> None:
+    Args:
+        inline: put nested jits in place.
+        rules: look for States in custom rules too.
+    """
+
+    def __init__(self, cell_of: CellOf, names: Names, inline: bool = False, rules: bool = True) -> None:
         self.cell_of = cell_of
+        self.rules = rules
         self.foreign_op = foreign_op
         self.effectful = _import_effectful
         self.names = names
@@ -127,7 +133,7 @@ def foreign_op(primitive: Any) -> ForeignOp:
 
 
 def _import_rule(program: Any, name: str) -> Function:
-    return Imports(_no_state, Names(), inline=True).entry(program, name)
+    return Imports(_no_state, Names(), inline=True, rules=False).entry(program, name)
 
 
 def _import_effectful(program: Any, name: str, cell_of: CellOf) -> Function:

@@ -1,7 +1,7 @@
 """Modules: objects that hold States, other Modules, and lists and mappings of these. And some layers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, overload
+from typing import Any, ClassVar, Protocol, overload
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from . import graph, random
 from .filters import Filter
 from .random import RandomState
-from .state import ParamState, State
+from .state import Epochs, ParamState, State
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 """As in `jax.nn.initializers`: (key, shape, dtype) -> array."""
@@ -28,12 +28,6 @@ class _Naming(type):
         return module
 
 
-class AttributeEpoch:
-    """Goes up whenever an attribute of any Module is set or deleted: guards look at one number, not at each."""
-
-    now = 0
-
-
 class Module(metaclass=_Naming):
     """The base of layers and models. States, Modules, lists and mappings are kept as ordinary attributes.
 
@@ -48,6 +42,9 @@ class Module(metaclass=_Naming):
     A State without a name of its own is named by its path: `weight`, in a larger model `layers.0.weight`.
     """
 
+    attributes_are_counted: ClassVar[bool] = True
+    """Setting an attribute raises `Epochs.attributes`, so that guards need not look at each."""
+
     @overload
     def states(self, filter: Filter = ..., /) -> graph.FlatStates[State]: ...
     @overload
@@ -59,11 +56,11 @@ class Module(metaclass=_Naming):
         return graph.states(self, *filters)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        AttributeEpoch.now += 1
+        Epochs.attributes += 1
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        AttributeEpoch.now += 1
+        Epochs.attributes += 1
         super().__delattr__(name)
 
     def __repr__(self) -> str:

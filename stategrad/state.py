@@ -38,6 +38,8 @@ class Epochs:
     """Goes up when some State gets another pytree structure: slots that were gathered before are stale."""
     sharing = 0
     """Goes up when some State's array gets a second owner: exclusive slots must be looked at again."""
+    attributes = 0
+    """Goes up when an attribute of some Module is set or deleted: guards look at this number, not at each one."""
 
 
 _numbers = itertools.count()

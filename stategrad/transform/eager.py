@@ -56,7 +56,7 @@ def call(fn: Callable[..., Any], recipe: Recipe, args: Sequence[Any], kwargs: di
     not at all.
     """
     with LOCK:
-        traced = _with_arrays_as_parameters(trace(fn, args, kwargs, fresh=True))
+        traced = with_arrays_as_parameters(trace(fn, args, kwargs, fresh=True))
         derived = recipe.derive(traced)
         leaves = list(traced.leaves.values())
         compiled = _find(traced, derived, leaves)
@@ -74,7 +74,7 @@ def call(fn: Callable[..., Any], recipe: Recipe, args: Sequence[Any], kwargs: di
             compiled.module,
         )
         results, new = staged.split(found)
-        return _commit_all(staged, results, outputs, new)
+        return commit_all(staged, results, outputs, new)
 
 
 def _find(traced: Traced, derived: Derived, leaves: Sequence[Leaf]) -> _Compiled:
@@ -94,7 +94,7 @@ def _numbered(staged: Staged, leaves: Sequence[Leaf]) -> _Compiled:
 
 
 # ---------------------------------------------------------------------------------------------- committing
-def _commit_all(staged: Staged, results: list[Any], outputs: Sequence[Leaf], new: Sequence[Any]) -> Any:
+def commit_all(staged: Staged, results: list[Any], outputs: Sequence[Leaf], new: Sequence[Any]) -> Any:
     """Commits everything, through an interrupt in the middle of it too."""
     try:
         return _commit(staged, results, outputs, new)
@@ -117,7 +117,7 @@ def _store(retyped: Retyped, leaves: list[Any]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ closures
-def _with_arrays_as_parameters(traced: Traced) -> Traced:
+def with_arrays_as_parameters(traced: Traced) -> Traced:
     """The same with the arrays that it closes over as parameters: with others it is the same program."""
     body = traced.function.body
     lifted = [op for op in body.operations if _is_array(op)]
