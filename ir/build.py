@@ -100,6 +100,10 @@ class Builder:
         """The zero of a type."""
         return self.constant(_zero_scalar(type.dtype), type)
 
+    def filler(self, type: Type) -> Value:
+        """A value of the type that nothing will look at: zero, or a constant for keys, which have no zero."""
+        return self.zeros(type) if type.dtype.numpy is not None else self.constant(0, type)
+
     def region(self, params: Iterable[Value], results: Iterable[Value]) -> Region:
         """The finished region."""
         return Region(

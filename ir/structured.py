@@ -63,6 +63,10 @@ class StructuredOp(OpDef):
         """Emits the primal half with residuals and the linear half."""
 
     @abstractmethod
+    def forward(self, ctx: Any, op: Operation) -> None:
+        """Emits one operation that computes the results and their tangents side by side."""
+
+    @abstractmethod
     def transpose(self, ctx: Any, op: Operation) -> None:
         """Emits the transposed operation; `op` has linear operands or effects."""
 

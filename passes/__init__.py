@@ -28,6 +28,7 @@ from .spec import CellName, FunctionName
 from .standard import CANONICALISE, SIMPLIFY, canonicalise_function, simplify_function
 from .thread_state import Threaded, ThreadState, thread_function
 from .transpose import Transposed, transpose_function
+from .trip_wire import TripWire, trip_wire_function
 
 __all__ = [
     "CANONICALISE",
@@ -60,6 +61,7 @@ __all__ = [
     "Threaded",
     "Timing",
     "Transpose",
+    "TripWire",
     "Transposed",
     "Verify",
     "batch_function",
@@ -80,5 +82,6 @@ __all__ = [
     "thread_function",
     "together",
     "transpose_function",
+    "trip_wire_function",
     "with_local_cells",
 ]

@@ -34,7 +34,7 @@ def gradient_function(
     results = differentiable_results(function) if results is None else results
     _check_results(function, results, final_cells)
     names = Fresh.beside(function, cells=(*cells, *final_cells))
-    forward = _Forward(function, args, cells, names)
+    forward = Forward(function, args, cells, names)
     halves, transposer = forward.halves, Transposer(names)
     given = [Value(function.results[i].type, f"ct_{function.results[i].name}") for i in results]
     final = [Value(c.type, f"ct_{c.name}") for c in final_cells]
@@ -91,7 +91,7 @@ def jvp_function(
     if len({*args}) < len(args) or len({*cells}) < len(cells):
         raise IRTypeError(f"jvp of @{function.name}: an argument or cell is given two tangents")
     names = Fresh.beside(function, cells=(*cells, *final_cells))
-    forward = _Forward(function, args, cells, names)
+    forward = Forward(function, args, cells, names)
     halves = forward.halves
     seeds = [Value(c.type, f"d_{c.name}") for c in cells]
 
@@ -116,7 +116,7 @@ def jvp_function(
     return with_local_cells(made, forward.run.shadows.values())
 
 
-class _Forward:
+class Forward:
     """The halves of a function, open, and what both drivers ask of them."""
 
     def __init__(self, function: Function, args: Sequence[int], cells: Sequence[Cell], names: Fresh) -> None:
@@ -150,13 +150,13 @@ def differentiable_results(function: Function) -> list[int]:
     return [i for i, v in enumerate(function.results) if v.type.differentiable]
 
 
-def _by_args(forward: _Forward, back: TransposeContext, args: Sequence[int]) -> list[Value]:
+def _by_args(forward: Forward, back: TransposeContext, args: Sequence[int]) -> list[Value]:
     offset = len(forward.halves.residuals)
     place = {p: offset + i for i, p in enumerate(forward.tangent_params)}
     return [back.found_or_zero(place[forward.tangent_of(i)]) for i in args]
 
 
-def _by_cells(forward: _Forward, back: TransposeContext, cells: Sequence[Cell]) -> list[Value]:
+def _by_cells(forward: Forward, back: TransposeContext, cells: Sequence[Cell]) -> list[Value]:
     b, shadows = back.b, [forward.shadow(c) for c in cells]
     return [b.read(cell=back.cotangent_cell(s)) if s in back.exit else b.zeros(s.type) for s in shadows]
 

@@ -7,7 +7,7 @@ from stategrad.ir import Cell, Effect, Function, IRError, Operation, Region, Str
 
 from .activity import Cells, Flags, differentiable
 from .recompute import Again, recompute
-from .routing import RoutingBuilder
+from .routing import RoutingBuilder, Together
 
 if TYPE_CHECKING:
     from .linearize import Linearized, Linearizer
@@ -21,9 +21,18 @@ class LinearizeContext:
     there is no tangent. `exit` are the outer cells whose shadow may be nonzero at the end.
     """
 
-    def __init__(self, run: "Linearizer", region: Region, active: Flags, cells: Cells) -> None:
+    by = "linearize"
+
+    def __init__(
+        self,
+        run: "Linearizer",
+        region: Region,
+        active: Flags,
+        cells: Cells,
+        b: RoutingBuilder | Together | None = None,
+    ) -> None:
         self.walk = run.activity
-        self.b = RoutingBuilder()
+        self.b = b or RoutingBuilder()
         self.params = [Value(v.type, v.name) for v in region.params]
         self.tangent_params = [
             self.b.linear.param(v.type, _tangent_name(v)) if flag else None
@@ -66,7 +75,7 @@ class LinearizeContext:
         results = self.b.place(_with(op, operands))
         found: Mapping[int, Value] = {}
         if any(t is not None for t in tangents):
-            self.b.at("linearize", op.location)
+            self.b.at(self.by, op.location)
             given = op.opdef.jvp_of(self.b, op, operands, tangents, results)
             found = {i: t for i, t in enumerate(given) if t is not None and op.results[i].type.differentiable}
         self._bind(op, results, found)
@@ -87,7 +96,7 @@ class LinearizeContext:
         self, op: Operation, cell: Cell, effect: Effect, tangent: Value | None
     ) -> Mapping[int, Value]:
         """The effect on the shadow; outside the active cells a shadow is zero and stays untouched."""
-        linear, active = self.b.linear.at("linearize", op.location), cell in self._cells
+        linear, active = self.b.linear.at(self.by, op.location), cell in self._cells
         if effect == Effect.READ:
             return {0: linear.read(cell=self._run.shadow(cell))} if active else {}
         if effect == Effect.TAKE:
@@ -103,10 +112,13 @@ class LinearizeContext:
 
     def _structured(self, rules: StructuredOp, op: Operation) -> None:
         if any(self.flags(op)) or self.active(op):
-            rules.linearize(self, op)
+            self._rule(rules, op)
         else:
             self._bind(op, self.primal_copy(op), {})
             self._forget(c for c, e in op.effects.items() if e.changes)
+
+    def _rule(self, rules: StructuredOp, op: Operation) -> None:
+        rules.linearize(self, op)
 
     def _bind(self, op: Operation, results: Sequence[Value], tangents: Mapping[int, Value]) -> None:
         for old, new in zip(op.results, results, strict=True):
@@ -146,7 +158,7 @@ class LinearizeContext:
     def tangent_or_zero(self, op: Operation, index: int) -> Value:
         """The tangent of an operand, made where there is none."""
         found = self._tangent.get(op.operands[index])
-        return found or self.b.linear.at("linearize", op.location).zeros(op.operands[index].type)
+        return found or self.b.linear.at(self.by, op.location).zeros(op.operands[index].type)
 
     def read(self, cell: Cell, op: Operation | None = None) -> Value:
         """What the cell holds now in the primal program: read once, and again after each change."""
@@ -198,7 +210,7 @@ class LinearizeContext:
         regions: Sequence[Region] = (),
     ) -> tuple[Value, ...]:
         """Emits the linear operation in the place of `op`; primal operands become residuals."""
-        self.b.at("linearize", op.location)
+        self.b.at(self.by, op.location)
         return self.b.linear.emit(op.opdef, operands, attributes, regions, (), self.b.location)
 
     def finish(
@@ -237,7 +249,7 @@ class LinearizeContext:
 
     def linear_region(self, params: Sequence[Value], results: Iterable[int]) -> Region:
         """The finished linear half, which yields the tangents of these results, zero where there is none."""
-        linear = self.b.linear.at("linearize", self._location)
+        linear = self.b.linear.at(self.by, self._location)
         tangents = [(self.result_tangents[i], self.results[i].type) for i in results]
         return linear.region(params, [linear.zeros(t) if v is None else linear.use(v) for v, t in tangents])
 

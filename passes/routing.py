@@ -131,6 +131,30 @@ class RoutingBuilder(Builder):
         return value
 
 
+class Together(LinearHalf):
+    """Builds both halves as one program: the builder of forward mode. Nothing is a residual."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.sources: Mapping[Value, Operation] = {}
+
+    @property
+    def linear(self) -> LinearHalf:
+        """The builder of tangents: this one."""
+        return self
+
+    def use(self, value: Value) -> Value:
+        return value
+
+    def place(self, op: Operation) -> tuple[Value, ...]:
+        """Takes an operation of the primal program."""
+        return self.append(op)
+
+    def settle(self, value: Value) -> Value:
+        """A value that is about to be used."""
+        return value
+
+
 def _is_source(op: Operation) -> bool:
     """Whether making it again is free: a row without operands, such as a constant."""
     return not (op.operands or op.effects or op.external or isinstance(op.opdef, StructuredOp))

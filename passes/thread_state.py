@@ -205,7 +205,7 @@ class ThreadContext:
     def _held(self, cell: Cell) -> Value:
         held = self._now[cell]
         if held is None:
-            held = self._now[cell] = self.b.zeros(cell.type)
+            held = self._now[cell] = self.b.filler(cell.type)
         return held
 
 

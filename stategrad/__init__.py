@@ -1,7 +1,7 @@
 """stategrad: differentiate and compile functions that read and write State."""
 
 from . import errors, graph, ir, nn, passes, random, transform
-from .errors import GradientError, StateError, StategradError, TraceError
+from .errors import GradientError, NonFiniteError, StateError, StategradError, TraceError
 from .state import ParamState, State
 from .transform import (
     GradientTransform,
@@ -28,6 +28,7 @@ from .transform import (
 
 __all__ = [
     "GradientError",
+    "NonFiniteError",
     "GradientTransform",
     "ParamState",
     "ProgressBar",

@@ -19,3 +19,38 @@ class GradientError(StategradError, ValueError):
     """A gradient was asked for that does not exist: of a non-scalar, by an integer, by a State that is not
     used.
     """
+
+
+class NonFiniteError(StategradError, RuntimeError):
+    """With `debug_nan=True`: a call would have returned or committed something that is not finite.
+
+    Attributes:
+        phase: "forward", "backward" or "tangent"; "input" if an argument or State was not finite on entry;
+            "unknown" if evaluation operation by operation stays finite.
+        operation: the row that made the first such value, and `location` the user's line.
+        steps: the loop steps that it was in, outermost loop first.
+        index: where in its result.
+        inputs: the names of its operands, or of the argument or State that was not finite.
+        tripped: what of the results is not finite, in words.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: str,
+        operation: str = "",
+        location: object = None,
+        steps: tuple[int, ...] = (),
+        index: tuple[int, ...] = (),
+        inputs: tuple[str, ...] = (),
+        tripped: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.phase = phase
+        self.operation = operation
+        self.location = location
+        self.steps = steps
+        self.index = index
+        self.inputs = inputs
+        self.tripped = tripped

@@ -160,6 +160,8 @@ class ForeignOp(OpDef):
         active = tuple(t is not None for t in tangents)
         if not any(active) or not any(r.type.differentiable for r in op.results):
             return [None] * len(op.results)
+        if self.primitive.name == "custom_jvp_call" and any(active[: op.attributes["num_consts"]]):
+            raise DerivativeError(_closes_over(op))  # JAX would drop these tangents without a word
 
         def trace(apply: Any, avals: Sequence[Any], results: Sequence[Any]) -> ForeignProgram:
             return jvp_program(op, apply, avals, results, active, self._import)
@@ -217,11 +219,8 @@ class ForeignOp(OpDef):
         results = [compat.aval_of_type(v.type) for v in op.results]
         try:
             return trace(apply, avals, results)
-        except (ClosureError, jax.errors.UnexpectedTracerError) as e:
-            raise DerivativeError(
-                f"the rules of {self.name} (at {op.location.source}) close over a value of the traced "
-                "function; pass it to the function with the custom rule as an argument"
-            ) from e
+        except (ClosureError, compat.ClosedOver, jax.errors.UnexpectedTracerError) as e:
+            raise DerivativeError(_closes_over(op)) from e
         except DerivativeError as e:
             raise DerivativeError(f"{e} (at {op.location.source})") from e
         except (NotImplementedError, TypeError, ValueError, AssertionError) as e:
@@ -253,6 +252,13 @@ def _split(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     """The parameters of the primitive and the context that it is applied in."""
     params = {k: v for k, v in attributes.items() if k not in (EFFECTS, CONTEXT)}
     return params, attributes.get(CONTEXT, compat.PLAIN_CONTEXT)
+
+
+def _closes_over(op: Operation) -> str:
+    return (
+        f"{op.results[0].name} (at {op.location.source}) or its derivative rule closes over a value of the "
+        "traced function, but the rule is about arguments alone; pass the value as an argument"
+    )
 
 
 def _source_info(location: Location) -> Any:

@@ -96,6 +96,10 @@ class Importer:
         made = self._captured[id(tracer)] = Value(compat.type_of_aval(tracer.aval), "captured")
         return made
 
+    def value_of(self, tracer: Any) -> Value | None:
+        """What a tracer of the imported program has become, if that is in this region."""
+        return self._env.get(compat.variable(tracer))
+
     def array(self, value: Any) -> Value:
         """A constant; arrays stay where they are."""
         found = self._captured.get(id(value)) or self._constants.get(id(value))

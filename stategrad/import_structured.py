@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
-from stategrad.ir import Cell, Function, Region, Value, dtype, lookup
+from stategrad.ir import Function, Region, Value, dtype, lookup
 
 from . import jax_compat as compat
-from .custom_rules import closed, states_read
 from .foreign_program import ForeignProgram
 from .traced_programs import open_program, scan_groups
 
@@ -34,11 +33,7 @@ _READ, _WRITE, _SCAN, _WHILE, _COND, _CALL, _REMAT = map(
 # ------------------------------------------------------------------------------------- states
 def _read(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     cell = at.imports.cell_of(equation.params, compat.type_of_aval(equation.outvars[0].aval))
-    return at.b.emit(_READ, (), {"cell": cell}, names=(_short(cell),))
-
-
-def _short(cell: Cell) -> str:
-    return cell.name.rpartition(".")[2]
+    return at.b.emit(_READ, (), {"cell": cell}, names=(cell.name.rpartition(".")[2],))
 
 
 def _write(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
@@ -142,15 +137,6 @@ def _ir_call(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequen
     return _emit_call(at, at.imports.adopt(function), operands)
 
 
-def _custom(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
-    reads = states_read(equation, at.imports.rules)
-    if not reads:
-        return at.foreign(equation, operands)
-    cells = [at.imports.cell_of(r.params, r.type) for r in reads]
-    values = [at.b.emit(_READ, (), {"cell": c}, names=(_short(c),))[0] for c in cells]
-    return at.apply(closed(equation, reads, at.imports.effectful), [*values, *operands])
-
-
 def _emit_call(at: "Importer", function: Function, operands: Sequence[Value]) -> Sequence[Value]:
     return at.b.emit(_CALL, operands, {"callee": function}, names=[function.name] * len(function.results))
 
@@ -171,9 +157,12 @@ STRUCTURED: dict[str, Handler] = {
     "closed_call": _call,
     "core_call": _call,
     "ir_call": _ir_call,
-    "custom_jvp_call": _custom,
-    "custom_vjp_call": _custom,
     "remat2": _remat,
     "checkpoint": _remat,
 }
 """Handlers by the name of the primitive: `(importer, equation, operands) -> results`."""
+
+
+def register_structured(name: str, handler: Handler) -> None:
+    """Sets how the primitive of that name is imported."""
+    STRUCTURED[name] = handler

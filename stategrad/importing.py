@@ -136,8 +136,8 @@ def _import_rule(program: Any, name: str) -> Function:
     return Imports(_no_state, Names(), inline=True, rules=False).entry(program, name)
 
 
-def _import_effectful(program: Any, name: str, cell_of: CellOf) -> Function:
-    return Imports(cell_of, Names(), inline=True).entry(program, name)
+def _import_effectful(program: Any, name: str, cell_of: CellOf, captured: Sequence[Any]) -> Function:
+    return Imports(cell_of, Names(), inline=True).entry(program, name, captured)
 
 
 def _no_state(params: dict[str, Any], type: Type) -> Cell:

@@ -339,6 +339,7 @@ def result_types(avals: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
 
 # ---------------------------------------------------------------------------------------- programs of JAX
 Literal = core.Literal
+ClosedOver = ad.CustomVJPException
 PLAIN_CONTEXT = core.JaxprEqnContext()
 
 
@@ -351,6 +352,11 @@ def outside_effects(equation: Any) -> frozenset[Any]:
     """The effects of an equation that are JAX's and not ours: callbacks, prints, …"""
     ours = (_StateRead, _StateWrite, core.NamedAxisEffect)
     return frozenset(e for e in equation.effects if not isinstance(e, ours))
+
+
+def variable(tracer: Any) -> Any:
+    """The variable that a tracer became in the jaxpr that was traced, or None."""
+    return getattr(tracer, "val", None)
 
 
 def touches_state(program: Any) -> bool:

@@ -69,7 +69,7 @@ class Traced:
 
     def cells_of(self, state: State) -> list[Cell | None]:
         """For each leaf of a State the cell that stands for it, None where the function does not touch it."""
-        found: list[Cell | None] = [None] * len(state.slots)
+        found: list[Cell | None] = [None] * len(state.held().types)
         for cell, leaf in self.leaves.items():
             if leaf.state is state:
                 found[leaf.index] = cell

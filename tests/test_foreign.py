@@ -205,19 +205,6 @@ def test_forward_mode_through_custom_vjp_is_an_error():
         evaluate(thread_function(program).function, [np.asarray(V), np.asarray(V)])
 
 
-def test_a_rule_that_closes_over_the_trace_is_an_error():
-    def function(x, y):
-        @jax.custom_vjp
-        def ruled(x):
-            return x
-
-        ruled.defvjp(lambda x: (x, None), lambda _, ct: (ct * y,))
-        return ruled(x)
-
-    with pytest.raises(DerivativeError, match="close over a value of the traced function"):
-        gradient_function(imported(function, V, V), [0])
-
-
 # ------------------------------------------------------------------------------------------- by name
 def test_operations_are_found_by_name():
     op = single(lax.cumlogsumexp, V)

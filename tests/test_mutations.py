@@ -149,7 +149,7 @@ MISTAKES = {
     "thread: local cells start at one": (
         thread_state.ThreadContext,
         "_held",
-        "self.b.zeros(cell.type)",
+        "self.b.filler(cell.type)",
         "self.b.constant(1, cell.type)",
     ),
     "thread: a call keeps what its callee changed": (

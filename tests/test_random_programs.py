@@ -34,7 +34,7 @@ def each(of: range, check, **options) -> None:
             raise
 
 
-@pytest.mark.parametrize("some", seeds(600, 30))
+@pytest.mark.parametrize("some", seeds(500, 25))
 def test_derivatives(some):
     for check in (checks.threading, checks.gradient, checks.tangents, checks.inner_product):
         each(some, check)

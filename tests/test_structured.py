@@ -1,9 +1,11 @@
 """Structured operations: type rules, meaning, threading, batching, lowering, on hand-written programs."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import stategrad
 from stategrad.backend.ir_call import Program
 from stategrad.ir import (
     Builder,
@@ -351,3 +353,22 @@ def test_cells_are_compared_by_identity():
     b = Builder()
     f = b.function("f", [], [b.add(b.read(cell=one), b.read(cell=two))])
     assert evaluate(f, [], {one: np.float32(1), two: np.float32(2)})[0] == [3]
+
+
+def test_a_branch_may_save_a_key():
+    def dropped(x, key):
+        keep = jax.random.bernoulli(jax.random.split(key)[0], 0.5, x.shape)
+        return jax.checkpoint(lambda y: jnp.where(keep, jnp.sin(y), 0))(x).sum()
+
+    def loss(x, key, train):
+        noisy = jax.checkpoint(lambda y, k: jnp.sin(y) * jax.random.normal(k, y.shape))
+
+        def fresh(y):
+            return noisy(y, jax.random.split(key)[1]).sum() + dropped(y, key)
+
+        return jax.lax.cond(train, fresh, lambda y: (y * y).sum(), x)
+
+    x, key = jnp.arange(4.0), jax.random.key(0)
+    for train in (jnp.asarray(True), jnp.asarray(False)):
+        found = stategrad.jit(stategrad.grad(loss))(x, key, train)
+        assert np.allclose(found, jax.grad(loss)(x, key, train), rtol=1e-6)

@@ -63,6 +63,13 @@ class Call(StructuredOp):
         found = ctx.linear(op, [*saved, *outer, *tangents], {"callee": callee.lin})
         ctx.finish(op, results[:n], dict(zip(callee.results, found, strict=True)), callee.exit)
 
+    def forward(self, ctx: Any, op: Operation) -> None:
+        n = len(op.results)
+        twin = ctx.twin(op.attributes["callee"], ctx.flags(op), ctx.active(op))
+        tangents = [t for t in ctx.tangents(op) if t is not None]
+        found = ctx.primal(op, [*ctx.operands(op), *tangents], {"callee": twin.function})
+        ctx.finish(op, found[:n], dict(zip(twin.results, found[n:], strict=True)), twin.exit)
+
     def transpose(self, ctx: Any, op: Operation) -> None:
         linear, given = ctx.linear_flags(op), ctx.given(op)
         callee = ctx.function(op.attributes["callee"], linear, given, ctx.active(op))

@@ -77,9 +77,10 @@ class Cond(StructuredOp):
         for child, mine, at in zip(children, saved, saved_at, strict=True):
             chosen = dict(zip(at, mine, strict=True))
             primal.append(
-                child.primal_region([chosen.get(s) or child.b.zeros(t) for s, t in enumerate(types)])
+                child.primal_region([chosen.get(s) or child.b.filler(t) for s, t in enumerate(types)])
             )
         results = ctx.primal(op, [index, *args], op.attributes, primal)
+        outer = [results[o] if isinstance(o, int) else o for o in outer]
         n = len(op.results)
 
         live = [i for i in range(n) if any(c.result_tangents[i] is not None for c in children)]
@@ -97,6 +98,22 @@ class Cond(StructuredOp):
         found = ctx.linear(op, [index, *results[n:], *outer, *tangents], op.attributes, linear)
         exit = frozenset().union(*(c.exit for c in children))
         ctx.finish(op, results[:n], dict(zip(live, found, strict=True)), exit)
+
+    def forward(self, ctx: Any, op: Operation) -> None:
+        n = len(op.results)
+        children = [ctx.child(r, ctx.flags(op)[1:], ctx.active(op)) for r in op.regions]
+        live = [i for i in range(n) if any(c.result_tangents[i] is not None for c in children)]
+        regions = [
+            child.whole(
+                [*child.params, *(p for p in child.tangent_params if p is not None)],
+                [*child.results, *map(child.result_tangent, live)],
+            )
+            for child in children
+        ]
+        tangents = [t for t in ctx.tangents(op) if t is not None]
+        found = ctx.primal(op, [*ctx.operands(op), *tangents], op.attributes, regions)
+        exit = frozenset().union(*(c.exit for c in children))
+        ctx.finish(op, found[:n], dict(zip(live, found[n:], strict=True)), exit)
 
     def transpose(self, ctx: Any, op: Operation) -> None:
         linear = ctx.linear_flags(op)[1:]
@@ -153,13 +170,18 @@ def _union(found: Sequence[tuple[Flags, frozenset[Cell]]]) -> tuple[Flags, froze
     return flags, frozenset().union(*(exit for _, exit in found))
 
 
-def _forwarded(ctx: Any, child: Any, args: Sequence[Value]) -> dict[Value, Value]:
-    """What a branch's linear half can get from outside: its parameters, and cells as at its entry."""
-    found: dict[Value, Value] = {}
+def _forwarded(ctx: Any, child: Any, args: Sequence[Value]) -> dict[Value, Value | int]:
+    """What a branch's linear half can get from outside: its parameters, cells as at its entry, and results of
+    the primal operation, here by their index.
+    """
+    found: dict[Value, Value | int] = {}
+    yielded = {v: i for i, v in enumerate(child.results)}
     for v in child.residuals:
         index, cell = child.param_index(v), child.entry_cell(v)
         if index is not None:
             found[v] = args[index]
         elif cell is not None:
             found[v] = ctx.read(cell)
+        elif v in yielded:
+            found[v] = yielded[v]
     return found

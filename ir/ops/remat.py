@@ -62,6 +62,16 @@ class Remat(StructuredOp):
         live = [i for i, t in enumerate(child.result_tangents) if t is not None]
         ctx.finish(op, results, dict(zip(live, found, strict=True)), child.exit)
 
+    def forward(self, ctx: Any, op: Operation) -> None:
+        n = len(op.results)
+        child = ctx.child(op.regions[0], ctx.flags(op), ctx.active(op))
+        live = [i for i, t in enumerate(child.result_tangents) if t is not None]
+        params = [*child.params, *(p for p in child.tangent_params if p is not None)]
+        region = child.whole(params, [*child.results, *map(child.result_tangent, live)])
+        tangents = [t for t in ctx.tangents(op) if t is not None]
+        found = ctx.primal(op, [*ctx.operands(op), *tangents], op.attributes, [region])
+        ctx.finish(op, found[:n], dict(zip(live, found[n:], strict=True)), child.exit)
+
     def transpose(self, ctx: Any, op: Operation) -> None:
         linear = ctx.linear_flags(op)
         child = ctx.child(op.regions[0], linear, ctx.given(op), ctx.active(op))

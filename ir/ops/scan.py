@@ -155,6 +155,32 @@ class Scan(StructuredOp):
         exit = child.exit if op.attributes["length"] else steady.cells
         ctx.finish(op, results[:n], dict(zip([*dk, *dy], found, strict=True)), exit)
 
+    def forward(self, ctx: Any, op: Operation) -> None:
+        (body,) = op.regions
+        k, first_const, n = op.attributes["carry"], self._first_const(op), len(op.results)
+        operands, tangents = ctx.operands(op), ctx.tangents(op)
+        steady = self.steady(ctx.walk, op, ctx.flags(op), ctx.active(op))
+        child = ctx.child(body, steady.flags, steady.cells)
+        groups = (range(k), range(k, first_const), range(first_const, len(operands)))
+        dk, de, dc = ([i for i in group if steady.flags[i]] for group in groups)
+        dy = [i for i in range(k, n) if child.result_tangents[i] is not None]
+
+        def together(primal: Sequence[Any], tangent: Sequence[Any]) -> list[Any]:
+            carry = [*primal[:k], *(tangent[i] for i in dk)]
+            each = [*primal[k:first_const], *(tangent[i] for i in de)]
+            return [*carry, *each, *primal[first_const:], *(tangent[i] for i in dc)]
+
+        given = [ctx.tangent_or_zero(op, i) if i in dk else t for i, t in enumerate(tangents)]
+        yielded = [*child.results[:k], *map(child.result_tangent, dk)]
+        yielded += [*child.results[k:], *map(child.result_tangent, dy)]
+        region = child.whole(together(child.params, child.tangent_params), yielded)
+        attributes = {**op.attributes, "carry": k + len(dk), "each": op.attributes["each"] + len(de)}
+        found = ctx.primal(op, together(operands, given), attributes, [region])
+        results = [*found[:k], *found[k + len(dk) : n + len(dk)]]
+        d_results = [*found[k : k + len(dk)], *found[n + len(dk) :]]
+        exit = child.exit if op.attributes["length"] else steady.cells
+        ctx.finish(op, results, dict(zip([*dk, *dy], d_results, strict=True)), exit)
+
     def transpose(self, ctx: Any, op: Operation) -> None:
         (body,) = op.regions
         k, first_const = op.attributes["carry"], self._first_const(op)

@@ -104,16 +104,22 @@ class While(StructuredOp):
     def activity(
         self, walk: Any, op: Operation, active: Flags, cells: frozenset[Cell]
     ) -> tuple[Flags, frozenset[Cell]]:
+        flags, cells = self._steady(walk, op, active, cells)
+        return flags[: op.attributes["carry"]], cells
+
+    def _steady(
+        self, walk: Any, op: Operation, active: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        """Which operands have tangents, and which cells a nonzero shadow, whenever the condition is asked."""
         condition, body = op.regions
         k, n = _groups(op)
-        carry = active[:k]
         while True:
-            _, asked = walk.region(condition, carry + active[k:n], cells)
-            results, exit = walk.region(body, carry + active[n:], asked)
-            grown = tuple(a or r for a, r in zip(carry, results, strict=True))
-            if grown == carry and asked | exit <= cells:
-                return carry, cells
-            carry, cells = grown, cells | asked | exit
+            _, asked = walk.region(condition, active[:n], cells)
+            results, exit = walk.region(body, active[:k] + active[n:], asked)
+            carry = tuple(a or r for a, r in zip(active[:k], results, strict=True))
+            if carry == active[:k] and asked | exit <= cells:
+                return active, cells
+            active, cells = carry + active[k:], cells | asked | exit
 
     def cotangent_activity(
         self, walk: Any, op: Operation, linear: Flags, given: Flags, cells: frozenset[Cell]
@@ -122,6 +128,31 @@ class While(StructuredOp):
 
     def linearize(self, ctx: Any, op: Operation) -> None:
         raise _no_reverse(op)
+
+    def forward(self, ctx: Any, op: Operation) -> None:
+        condition, body = op.regions
+        k, n = _groups(op)
+        operands, tangents = ctx.operands(op), ctx.tangents(op)
+        flags, cells = self._steady(ctx.walk, op, ctx.flags(op), ctx.active(op))
+        test = ctx.child(condition, flags[:n], cells)
+        step = ctx.child(body, flags[:k] + flags[n:], test.exit)
+        dk = [i for i in range(k) if flags[i]]
+
+        def group(start: int, end: int) -> list[Any]:
+            return [*operands[start:end], *(t for t in tangents[start:end] if t is not None)]
+
+        carry = [*operands[:k], *(ctx.tangent_or_zero(op, i) for i in dk)]
+        cond_const, body_const = group(k, n), group(n, len(operands))
+        regions = [
+            test.whole(_both(test, 0, k) + _both(test, k, n), test.results),
+            step.whole(
+                _both(step, 0, k) + _both(step, k, len(step.params)),
+                [*step.results, *map(step.result_tangent, dk)],
+            ),
+        ]
+        attributes = {"carry": len(carry), "cond_const": len(cond_const)}
+        found = ctx.primal(op, [*carry, *cond_const, *body_const], attributes, regions)
+        ctx.finish(op, found[:k], dict(zip(dk, found[k:], strict=True)), test.exit)
 
     def transpose(self, ctx: Any, op: Operation) -> None:
         raise _no_reverse(op)
@@ -174,6 +205,11 @@ register(While())
 def _groups(op: Operation) -> tuple[int, int]:
     """Where the carry ends, and where cond_const ends."""
     return op.attributes["carry"], op.attributes["carry"] + op.attributes["cond_const"]
+
+
+def _both(child: Any, start: int, end: int) -> list[Any]:
+    """Some parameters of a region, then the tangents of those that have one."""
+    return [*child.params[start:end], *(t for t in child.tangent_params[start:end] if t is not None)]
 
 
 def _no_reverse(op: Operation) -> DerivativeError:

@@ -2,94 +2,21 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from stategrad.arguments import function_name
 from stategrad.errors import GradientError
-from stategrad.state import State
-from stategrad.trace import Leaf, trace
+from stategrad.trace import trace
+from stategrad.units import quantity, ratio, unitful
 
-from .plan import commit_under_trace, operands_under_trace
+from .plan import commit_under_trace
+from .pure_call import Container, Forms, Kept, PureCall
 from .recipes import AsIs
 from .selection import Request, Selection, shown_tree
 from .staging import Staged, stage
 from .static import Static
-from .wanted import WantedStates, is_sequence, resolve_argnums
-
-
-@jax.tree_util.register_pytree_node_class
-class Kept:
-    """All results of the program, on their way through a user's transform as its auxiliary data."""
-
-    def __init__(self, results: Sequence[Any]) -> None:
-        self.results = results
-
-    def tree_flatten(self) -> tuple[Sequence[Any], None]:
-        return self.results, None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, results: Sequence[Any]) -> "Kept":
-        return cls(results)
-
-
-@jax.tree_util.register_pytree_node_class
-class PerState:
-    """Something for each State, once, in place of a container that JAX cannot walk or that repeats a
-    State.
-    """
-
-    def __init__(self, each: Sequence[Any]) -> None:
-        self.each = each
-
-    def tree_flatten(self) -> tuple[Sequence[Any], None]:
-        return self.each, None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, each: Sequence[Any]) -> "PerState":
-        return cls(each)
-
-
-@dataclass(frozen=True)
-class Container:
-    """The container of States, as a user's transform sees it.
-
-    Attributes:
-        distinct: the States, each once.
-        direct: whether the user's container is a pytree that holds each State once.
-    """
-
-    wanted: WantedStates
-    distinct: tuple[State, ...]
-    direct: bool
-
-    @staticmethod
-    def of(wanted: WantedStates) -> "Container":
-        """Looks whether JAX can walk the user's container."""
-        distinct = tuple(dict.fromkeys(wanted.states))
-        try:
-            jax.tree.leaves(wanted.fill(range(len(wanted.states))))
-        except (TypeError, ValueError):  # keys that cannot be sorted
-            return Container(wanted, distinct, False)
-        return Container(wanted, distinct, len(distinct) == len(wanted.states))
-
-    def fill(self, each: Sequence[Any]) -> Any:
-        """The container with something for each of `distinct`."""
-        return self.wanted.fill(each) if self.direct else PerState(each)
-
-    def restore(self, found: Any) -> Any:
-        """What the user gets: in their own container wherever another one stood for it."""
-        if self.direct:
-            return found
-        return jax.tree.map(self._restored, found, is_leaf=lambda node: isinstance(node, PerState))
-
-    def _restored(self, node: Any) -> Any:
-        if not isinstance(node, PerState):
-            return node
-        found = {s: self.restore(x) for s, x in zip(self.distinct, node.each, strict=True)}
-        return self.wanted.fill([found[s] for s in self.wanted.states])
 
 
 class Applied:
@@ -107,6 +34,7 @@ class Applied:
         self.__name__ = function_name(target)
         self._target, self._transform, self._params = target, transform, params
         self._request, self._static = request, static
+        self._sees_units = knows_units(transform)
         self.container = None if request.states is None else Container.of(request.states)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -114,7 +42,8 @@ class Applied:
         traced = trace(self._target, args, kwargs)
         selection = self._request.select(traced)
         staged = stage(traced, AsIs().derive(traced))
-        pure = PureCall(selection, staged, self.container, args, kwargs)
+        forms = Forms.full(selection) if self._sees_units else Forms.bare(selection)
+        pure = PureCall(selection, staged, self.container, forms, args, kwargs)
         transformed = self._transform(pure.fun(), argnums=pure.argnums, has_aux=True, **self._params)
         if not callable(transformed):
             raise self._refused(f"a function of the same arguments, not {transformed!r}")
@@ -122,6 +51,8 @@ class Applied:
         self._check(staged, results)
         commit_under_trace(staged, results)
         value, aux = selection.split_value(results[: traced.results])
+        if not self._sees_units:
+            gradients = self._with_units(gradients, selection, pure)
         return self._request.outcome(gradients, value, aux)
 
     def _parts(self, found: Any) -> tuple[Any, Sequence[Any]]:
@@ -136,6 +67,26 @@ class Applied:
         raise self._refused(
             f"a function that gives (gradients, aux) with the aux that it was given, not {given}"
         )
+
+    def _with_units(self, gradients: Any, selection: Selection, pure: PureCall) -> Any:
+        """The gradients with the unit of the value over that of what they are by."""
+        if unitful((*pure.measures, *selection.value_measures)) is None:
+            return gradients
+        try:
+            rows = selection.value_tree.flatten_up_to(gradients)
+            each = [pure.wrt.flatten_up_to(row) for row in rows]
+        except (TypeError, ValueError):
+            each = None
+        if each is None or self._transform is jax.hessian:
+            raise GradientError(
+                f"there are units, and what {shown(self._transform)} gives has not the form of a gradient or "
+                f"Jacobian of {self.__name__}, so that its units are unknown; use the transform of stategrad"
+            )
+        found = [
+            pure.wrt.unflatten([quantity(x, ratio(of, by)) for x, by in zip(row, pure.measures, strict=True)])
+            for row, of in zip(each, selection.value_measures, strict=True)
+        ]
+        return selection.value_tree.unflatten(found)
 
     def _check(self, staged: Staged, results: Sequence[Any]) -> None:
         for expected, given in zip(staged.program.results, results, strict=True):
@@ -154,71 +105,6 @@ def shown(transform: Callable[..., Any]) -> str:
     return getattr(transform, "__name__", repr(transform))
 
 
-class PureCall:
-    """A call of a program as a pure function, with what is differentiated by in front.
-
-    Attributes:
-        argnums: which of `given` are differentiated by.
-        given: the positional arguments that `fun` is to be called with.
-    """
-
-    def __init__(
-        self,
-        selection: Selection,
-        staged: Staged,
-        container: Container | None,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self._selection, self._program = selection, staged.program
-        self._operands = operands_under_trace(staged, args, kwargs)
-        values = list(self._operands)
-        tree = jax.tree.structure((tuple(args), kwargs))
-        numbers, named = tree.unflatten(range(len(values) - tree.num_leaves, len(values)))
-        argnums = selection.request.argnums
-        if container is not None:
-            leaves = {leaf: i for i, leaf in enumerate(staged.inputs)}
-            states = container.fill([_numbered(state, leaves, values) for state in container.distinct])
-            numbers, argnums = _with_states(states, argnums, numbers), 0
-        self.argnums = argnums
-        self.given = jax.tree.map(values.__getitem__, numbers)
-        self._numbers, self._tree = jax.tree.flatten((numbers, named))
-
-    def fun(self) -> Callable[..., Any]:
-        """The function: `fun(*given, **kwargs) -> (value, Kept)`."""
-
-        def fun(*given: Any, **kwargs: Any) -> tuple[Any, Kept]:
-            leaves, tree = jax.tree.flatten((given, kwargs))
-            if tree != self._tree:
-                raise GradientError(
-                    f"the transform of {fun.__name__} called it with {shown_tree(tree)}, not with the "
-                    f"structure of its arguments: {shown_tree(self._tree)}"
-                )
-            operands = list(self._operands)
-            for number, leaf in zip(self._numbers, leaves, strict=True):
-                if number < len(operands):
-                    operands[number] = leaf
-            results = self._program.bind(*operands)
-            return self._selection.split_value(results[: self._selection.traced.results])[0], Kept(results)
-
-        fun.__name__ = fun.__qualname__ = self._selection.traced.function.name
-        return fun
-
-
-def _numbered(state: State, leaves: dict[Leaf, int], values: list[Any]) -> Any:
-    """The State's pytree with numbers in `values` for leaves; what is no operand is put behind them."""
-    numbers = []
-    for i, value in enumerate(state.read_leaves()):
-        numbers.append(leaves.get(Leaf(state, i), len(values)))
-        if numbers[-1] == len(values):
-            values.append(value)
-    return state.held().structure.build(numbers, statics=False)
-
-
-def _with_states(states: Any, argnums: Any, args: Sequence[Any]) -> tuple[Any, ...]:
-    """What is differentiated by as one argument, and then the other arguments."""
-    if argnums is None:
-        return (states, *args)
-    chosen = resolve_argnums(argnums, len(args), "the function")
-    by = tuple(args[n] for n in chosen) if is_sequence(argnums) else args[chosen[0]]
-    return ((states, by), *(a for n, a in enumerate(args) if n not in chosen))
+def knows_units(transform: Callable[..., Any]) -> bool:
+    """Whether a transform is one of saiunit's, which handle quantities themselves."""
+    return (getattr(transform, "__module__", None) or "").split(".")[0] == "saiunit"

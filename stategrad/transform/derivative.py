@@ -28,6 +28,9 @@ class Derivative:
         return_value: return the value too.
         check_states: a State that the function does not read is an error; otherwise its derivative is zero.
         static_argnums, static_argnames: arguments that are part of the program.
+        unit_aware: derivatives of and by saiunit's quantities have the unit of the value over that of what
+            they are by; otherwise a quantity there is an error.
+        debug_nan: raise `NonFiniteError`, and commit nothing, if something is not finite.
     """
 
     kind: ClassVar[str] = "derivative"
@@ -44,13 +47,17 @@ class Derivative:
         check_states: bool = True,
         static_argnums: Any = None,
         static_argnames: Any = None,
+        unit_aware: bool = False,
+        debug_nan: bool = False,
         **options: Any,
     ) -> None:
         functools.update_wrapper(self, fn)
-        request = Request.of(grad_states, argnums, has_aux, return_value, check_states)
+        request = Request.of(grad_states, argnums, has_aux, return_value, check_states, unit_aware)
         static = Static.of(fn, static_argnums, static_argnames)
         self.request = request
-        self._engine = Engine(fn, self.recipe(request, **options), static, retrace=True, donate=False)
+        self._engine = Engine(
+            fn, self.recipe(request, **options), static, retrace=True, donate=False, debug_nan=debug_nan
+        )
         self._bound = Bound(
             lambda instance: type(self)(
                 fn.__get__(instance),
@@ -61,6 +68,8 @@ class Derivative:
                 check_states,
                 without_self(static_argnums),
                 static_argnames,
+                unit_aware,
+                debug_nan,
                 **options,
             )
         )

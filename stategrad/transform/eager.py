@@ -10,9 +10,11 @@ from typing import Any
 import jax
 
 from stategrad import jax_compat as compat
-from stategrad.arguments import argument_names, check_leaves
+from stategrad.arguments import argument_names, check_leaves, leaf_paths
 from stategrad.backend import Program
+from stategrad.errors import NonFiniteError
 from stategrad.ir import Function, IRTypeError, Module, Operation, Region, Type, to_text
+from stategrad.nonfinite import explain_trip, first_bad
 from stategrad.passes import Pipeline
 from stategrad.state import LOCK, Epochs
 from stategrad.trace import Leaf, Retyped, Traced, trace
@@ -48,20 +50,35 @@ def run(fn: Callable[..., Any], *args: Any) -> Any:
     return call(fn, AsIs(), args, {})
 
 
-def call(fn: Callable[..., Any], recipe: Recipe, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def call(
+    fn: Callable[..., Any],
+    recipe: Recipe,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    debug_nan: bool = False,
+) -> Any:
     """What `recipe` makes of `fn`, for these arguments.
 
     Every call traces, so a changed closure, global or flag is always seen. Calls whose programs come out
     equal share one compilation, whatever arrays the function closes over. States are committed together, or
-    not at all.
+    not at all. With `debug_nan`, something that is not finite among the results or the new values of States
+    is an error, and nothing is committed.
+
+    Raises:
+        NonFiniteError: see `debug_nan`.
     """
     with LOCK:
         traced = with_arrays_as_parameters(trace(fn, args, kwargs, fresh=True))
         derived = recipe.derive(traced)
         leaves = list(traced.leaves.values())
-        compiled = _find(traced, derived, leaves)
-        operands = [leaves[i].slot.array for i in compiled.inputs]
-        found = compiled.program.compiled(*operands, *traced.captured, *jax.tree.leaves((args, kwargs)))
+        compiled = _find(traced, derived, leaves, debug_nan)
+        held = [leaves[i].slot.array for i in compiled.inputs]
+        operands = [*held, *traced.captured, *jax.tree.leaves((args, kwargs))]
+        found = compiled.program.compiled(*operands)
+        if debug_nan:
+            *found, finite = found
+            if not finite:
+                raise _tripped(traced, derived, compiled, operands, found)
         outputs = [leaves[i] for i in compiled.outputs]
         staged = Staged(
             compiled.program,
@@ -77,10 +94,29 @@ def call(fn: Callable[..., Any], recipe: Recipe, args: Sequence[Any], kwargs: di
         return commit_all(staged, results, outputs, new)
 
 
-def _find(traced: Traced, derived: Derived, leaves: Sequence[Leaf]) -> _Compiled:
+def _tripped(
+    traced: Traced, derived: Derived, compiled: _Compiled, operands: Sequence[Any], found: Sequence[Any]
+) -> NonFiniteError:
+    leaves = [f"the State {cell.name!r}" for cell in traced.leaves]
+    closed_over = ["an array that the function closes over"] * len(traced.captured)
+    arguments = [f"argument {name!r}" for name in traced.arguments]
+    results = leaf_paths(traced.tree, "the result")
+    retyped = [f"the new value of the State {r.state.name!r}" for r in traced.retyped for _ in r.held.types]
+    written = [f"the new value of {leaves[i]}" for i in compiled.outputs]
+    names = [*results, *retyped, *derived.derivatives, *written]
+    return explain_trip(
+        compiled.program.function,
+        operands,
+        [*(leaves[i] for i in compiled.inputs), *closed_over, *arguments],
+        [name for name, value in zip(names, found, strict=True) if first_bad(value) is not None],
+        traced.function.name,
+    )
+
+
+def _find(traced: Traced, derived: Derived, leaves: Sequence[Leaf], wired: bool) -> _Compiled:
     module = module_of(traced)
-    key = to_text(module, locations=False), str(Pipeline(derived.passes)), compat.config_key()
-    compiled = _compiled.pop(key, None) or _numbered(stage(traced, derived), leaves)
+    key = to_text(module, locations=wired), str(Pipeline(derived.passes)), wired, compat.config_key()
+    compiled = _compiled.pop(key, None) or _numbered(stage(traced, derived, wired=wired), leaves)
     _compiled[key] = compiled  # the most recently used one last
     if len(_compiled) > _KEPT:
         del _compiled[next(iter(_compiled))]

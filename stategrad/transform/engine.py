@@ -8,9 +8,11 @@ import jax
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
+from stategrad.errors import TraceError
 from stategrad.guards import Guards
 from stategrad.state import LOCK
 from stategrad.trace import trace
+from stategrad.user_frame import user_line
 
 from .eager import call
 from .plan import Plan, Uncovered, bind_under_trace
@@ -37,16 +39,25 @@ class Engine:
             for each combination of argument types, as in jax.jit, and a new one when a value changes that the
             function reads from a closure, a global, a default or an attribute.
         donate: whether the buffers of written States may be reused.
+        debug_nan: look at every result before it is returned or committed; traces at every call.
     """
 
     def __init__(
-        self, fn: Callable[..., Any], recipe: Recipe, static: Static, *, retrace: bool, donate: bool
+        self,
+        fn: Callable[..., Any],
+        recipe: Recipe,
+        static: Static,
+        *,
+        retrace: bool,
+        donate: bool,
+        debug_nan: bool = False,
     ) -> None:
         self.fn = fn
         self.recipe = recipe
         self.static = static
         self.retrace = retrace
         self.donate = donate
+        self.debug_nan = debug_nan
         self.retraces = Retraces(function_name(fn))
         self._versions: list[_Version] = []
         self._traced_before = False
@@ -63,11 +74,19 @@ class Engine:
         if self.static:
             args, kwargs = self.static.hide(args, kwargs)
         if not compat.is_eager():
+            self._refuse_debugging()
             return bind_under_trace(self.stage(args, kwargs), args, kwargs)
-        if self.retrace:
-            return call(self.fn, self.recipe, args, kwargs)
+        if self.retrace or self.debug_nan:
+            return call(self.fn, self.recipe, args, kwargs, self.debug_nan)
         with LOCK:
             return self._call_planned(args, kwargs)
+
+    def _refuse_debugging(self) -> None:
+        if self.debug_nan:
+            raise TraceError(
+                f"{function_name(self.fn)} with debug_nan=True is called inside a function that is being "
+                f"traced{user_line()}, where nothing can be raised; pass debug_nan=True to the outermost transform"
+            )
 
     # ------------------------------------------------------------------ one trace per combination of types
     def _call_planned(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

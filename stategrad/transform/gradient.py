@@ -29,9 +29,10 @@ class GradientRecipe:
             value, aux = selection.split_value(results[: traced.results])
             by_args = results[traced.results : traced.results + len(selection.args)]
             by_cells = results[traced.results + len(selection.args) :]
-            return self.request.outcome(selection.assemble(by_args, by_cells), value, aux)
+            gradients = selection.assemble(by_args, by_cells, *selection.value_measures)
+            return self.request.outcome(gradients, value, aux)
 
-        return Derived((step,), build, traced.results)
+        return Derived((step,), build, traced.results, selection.names("gradient"))
 
 
 class Grad(Derivative):
@@ -60,6 +61,8 @@ def grad(
     return_value: bool = False,
     check_states: bool = True,
     *,
+    unit_aware: bool = False,
+    debug_nan: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -78,12 +81,16 @@ def grad(
             and bare gradients if neither. `gradients` is `(by states, by arguments)` where both are asked
             for.
         check_states: a State that the function does not read is an error; otherwise its gradient is zero.
+        unit_aware: the gradient by or of saiunit's quantities is the unit of the loss over theirs; otherwise
+            quantities there are an error.
+        debug_nan: look at value, aux, gradients and written States before anything is returned or committed;
+            if something is not finite, find the operation that made it.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
         GradientError: the loss is no real scalar; an argument or State has integers or booleans; a State is
-        not
-            read.
+            not read.
+        NonFiniteError: with `debug_nan`, something is not finite.
         TraceError, StateError: as for `jit`.
     """
     options: dict[str, Any] = {
@@ -92,6 +99,8 @@ def grad(
         "has_aux": has_aux,
         "return_value": return_value,
         "check_states": check_states,
+        "unit_aware": unit_aware,
+        "debug_nan": debug_nan,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
     }
@@ -105,6 +114,8 @@ def value_and_grad(
     has_aux: bool | None = False,
     check_states: bool = True,
     *,
+    unit_aware: bool = False,
+    debug_nan: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -117,6 +128,8 @@ def value_and_grad(
         "has_aux": has_aux,
         "return_value": True,
         "check_states": check_states,
+        "unit_aware": unit_aware,
+        "debug_nan": debug_nan,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
     }

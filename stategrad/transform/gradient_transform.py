@@ -9,7 +9,7 @@ import jax
 from stategrad.arguments import function_name
 from stategrad.errors import GradientError
 
-from .applied import Applied, shown
+from .applied import Applied, knows_units, shown
 from .bound import Bound, without_self
 from .derivative import Derivative
 from .engine import Engine
@@ -44,6 +44,8 @@ class GradientTransform(Derivative):
         transform: see above. It sees a State that `grad_states` holds twice only once.
         grad_states, argnums, return_value, has_aux, check_states: as for `grad`.
         transform_params: further keyword arguments of `transform`.
+        unit_aware: `transform` sees the mantissas of quantities, and its gradients (or Jacobians) get the unit
+            of the value over that of what they are by. A transform of saiunit sees the quantities themselves.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Attributes:
@@ -77,6 +79,7 @@ class GradientTransform(Derivative):
         transform_params: dict[str, Any] | None = None,
         check_states: bool = True,
         *,
+        unit_aware: bool = False,
         static_argnums: Any = None,
         static_argnames: Any = None,
     ) -> None:
@@ -84,7 +87,8 @@ class GradientTransform(Derivative):
         _check_callable(transform, "transform")
         self.target = target
         self.transform = transform
-        self.request = Request.of(grad_states, argnums, has_aux, return_value, check_states)
+        aware = unit_aware or knows_units(transform)
+        self.request = Request.of(grad_states, argnums, has_aux, return_value, check_states, aware)
         functools.update_wrapper(self, target)
         static = Static.of(target, static_argnums, static_argnames)
         self.stateful_target = Jitted(target, static_argnums, static_argnames, donate=False)
@@ -105,6 +109,7 @@ class GradientTransform(Derivative):
                 has_aux,
                 transform_params,
                 check_states,
+                unit_aware=unit_aware,
                 static_argnums=without_self(static_argnums),
                 static_argnames=static_argnames,
             )

@@ -20,14 +20,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Jitted:
     """A compiled stateful function; see `jit`."""
 
-    def __init__(self, fn: Callable[..., Any], argnums: Any, argnames: Any, donate: bool) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], argnums: Any, argnames: Any, donate: bool, debug_nan: bool = False
+    ) -> None:
         functools.update_wrapper(self, fn)
         self._fn = fn
-        self._engine = Engine(fn, AsIs(), Static.of(fn, argnums, argnames), retrace=False, donate=donate)
-        self._bound = Bound(lambda it: Jitted(fn.__get__(it), without_self(argnums), argnames, donate))
+        static = Static.of(fn, argnums, argnames)
+        self._engine = Engine(fn, AsIs(), static, retrace=False, donate=donate, debug_nan=debug_nan)
+        self._bound = Bound(
+            lambda it: Jitted(fn.__get__(it), without_self(argnums), argnames, donate, debug_nan)
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if thread.frame is not None:
+        if thread.frame is not None and not self._engine.debug_nan:
             return self._fn(*args, **kwargs)  # it becomes part of the program that is being traced
         return self._engine(args, kwargs)
 
@@ -60,6 +65,7 @@ def jit(
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     donate: bool = True,
+    debug_nan: bool = False,
 ) -> Callable[[Callable[..., Any]], Jitted]: ...
 @overload
 def jit(
@@ -69,6 +75,7 @@ def jit(
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     donate: bool = True,
+    debug_nan: bool = False,
 ) -> Jitted: ...
 def jit(
     fn: Callable[..., Any] | None = None,
@@ -77,6 +84,7 @@ def jit(
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     donate: bool = True,
+    debug_nan: bool = False,
 ) -> Any:
     """Compiles a function that reads and writes States; also a decorator, with or without options.
 
@@ -87,13 +95,16 @@ def jit(
         static_argnums, static_argnames: arguments that are part of the program: hashable, one compilation
             each.
         donate: let XLA reuse the buffers of written States that nobody else holds.
+        debug_nan: look at results and written States before anything is returned or committed; if something
+            is not finite, find the operation that made it. Traces at every call, and does not donate.
 
     Raises:
         TraceError: an argument or result is no array.
         StateError: a State is used where or how that is not possible.
+        NonFiniteError: with `debug_nan`, something is not finite.
     """
 
     def compiled(fn: Callable[..., Any]) -> Jitted:
-        return Jitted(fn, static_argnums, static_argnames, donate)
+        return Jitted(fn, static_argnums, static_argnames, donate, debug_nan)
 
     return compiled if fn is None else compiled(fn)

@@ -176,9 +176,8 @@ class Inputs:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The operands of the program, each once."""
-        parts = (*(self.args or ()), *(self.states.parts if self.states else ()))
-        return tuple(dict.fromkeys(p.number for part in parts for p in part.places if p.number is not None))
+        """The operands of the program that there is a derivative by, each once, in order."""
+        return _numbers((*(self.args or ()), *(self.states.parts if self.states else ())))
 
     def build(self, found: Mapping[int, Any]) -> Any:
         """`(by states, by arguments)`, or the one of them that was asked for."""
@@ -199,15 +198,18 @@ class Outputs:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The results of the program that have a derivative, each once."""
-        parts = (self.value, *(self.final.parts if self.final else ()))
-        numbers = (p.number for part in parts for p in part.places if p.type.differentiable)
-        return tuple(dict.fromkeys(n for n in numbers if n is not None))
+        """The results of the program that have a derivative, each once, in order."""
+        return _numbers((self.value, *(self.final.parts if self.final else ())))
 
     def build(self, found: Mapping[int, Any]) -> tuple[Any, ...]:
         """The tangent of the value, and those of the final States if any were asked for."""
         value = self.value.build(found)
         return (value,) if self.final is None else (value, self.final.build(found))
+
+
+def _numbers(parts: Sequence[Part]) -> tuple[int, ...]:
+    numbers = (p.number for part in parts for p in part.places if p.type.differentiable)
+    return tuple(sorted({n for n in numbers if n is not None}))
 
 
 def summed(leaves: Sequence[tuple[Place, Any]]) -> dict[int, Any]:

@@ -121,7 +121,9 @@ class Pure:
             forwarded = (made.fwd.params[i] for i in made.forwarded if isinstance(i, int))
             sources = [*(made.fwd.results[i] for i in made.saved), *forwarded]
             tangents = dict(zip(made.results, made.lin.results, strict=True))
-            return self._halved(made.fwd, made.lin, sources, {i: tangents[i] for i in results if i in tangents})
+            return self._halved(
+                made.fwd, made.lin, sources, {i: tangents[i] for i in results if i in tangents}
+            )
 
         return self._derive(("linearize", active, results, transposable), make)
 
@@ -135,9 +137,12 @@ class Pure:
 
     def _program(self, made: Function, extra: Sequence[Value]) -> Program:
         """A program whose first results are those of the function, with `extra` in its place."""
-        own, after = made.results[: self.own], made.results[self.own : len(self.function.results)]
-        tail = [v for v, changed in zip(after, self.changed, strict=True) if changed]
-        return Program(_pure(_with_results(made, [*own, *extra, *tail])))
+        return Program(_pure(_with_results(made, [*made.results[: self.own], *extra, *self._changed(made)])))
+
+    def _changed(self, made: Function) -> list[Value]:
+        """The results that are the new values of `outputs`, where these may have changed."""
+        after = made.results[self.own : len(self.function.results)]
+        return [v for v, changed in zip(after, self.changed, strict=True) if changed]
 
     def _unsaved(self, active: tuple[int, ...], results: tuple[int, ...]) -> Halves:
         made = jvp_function(self.function, active, results=results)
@@ -159,8 +164,7 @@ class Pure:
         )
         lin = Function(lin.name, body, {"known": len(needed)}, lin.location)
         saved = list(dict.fromkeys(sources[i] for i in needed))
-        own, after = forward.results[: self.own], forward.results[self.own : len(self.function.results)]
-        tail = [v for v, changed in zip(after, self.changed, strict=True) if changed]
+        own, tail = forward.results[: self.own], self._changed(forward)
         extra = [v for v in saved if v not in {*forward.params, *own, *tail}]
         place: dict[Value, int] = {}
         for i, v in enumerate([*forward.params, *own, *extra, *tail]):

@@ -1,6 +1,6 @@
 """What a derivative is taken of and by, and how its parts are put together for the user."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,9 @@ from stategrad.arguments import Hidden
 from stategrad.errors import GradientError
 from stategrad.ir import Cell, Type
 from stategrad.state import State
+from stategrad.structure import Structure
 from stategrad.trace import Traced
+from stategrad.units import Measure, measured, quantity, ratio, unitful
 
 from .wanted import WantedStates, is_sequence, resolve_argnums
 
@@ -29,9 +31,17 @@ class Request:
     has_aux: bool = False
     return_value: bool = False
     check_states: bool = True
+    unit_aware: bool = False
 
     @staticmethod
-    def of(grad_states: Any, argnums: Any, has_aux: Any, return_value: bool, check_states: bool) -> "Request":
+    def of(
+        grad_states: Any,
+        argnums: Any,
+        has_aux: Any,
+        return_value: bool,
+        check_states: bool,
+        unit_aware: bool = False,
+    ) -> "Request":
         """Reads the parameters that all transforms share; without States and `argnums`, argument 0 is meant.
 
         Raises:
@@ -40,7 +50,7 @@ class Request:
         states = WantedStates.of(grad_states)
         argnums = 0 if argnums is None and states is None else argnums
         argnums = tuple(argnums) if is_sequence(argnums) else argnums
-        return Request(states, argnums, bool(has_aux), return_value, check_states)
+        return Request(states, argnums, bool(has_aux), return_value, check_states, unit_aware)
 
     def outcome(self, derivatives: Any, value: Any, aux: Sequence[Any]) -> Any:
         """What the user gets: `(derivatives, value, aux)` without what was not asked for."""
@@ -53,7 +63,32 @@ class Request:
         Raises:
             GradientError: an argument or State does not exist, has no derivative, or has no influence.
         """
-        return Selection(self, traced, *_arguments(self, traced), _cells(self, traced))
+        states = self.states.states if self.states else ()
+        by_states = tuple(_by_state(self, traced, state) for state in states)
+        return Selection(self, traced, *_arguments(self, traced), by_states)
+
+
+@dataclass(frozen=True)
+class ByState:
+    """A State to differentiate by, as it is on entry.
+
+    Attributes:
+        cells: the cell of each leaf; None where the function does not touch it.
+        measures: the units of the leaves, None for plain numbers; all None if the request is not unit-aware.
+    """
+
+    structure: Structure
+    types: tuple[Any, ...]
+    cells: tuple[Cell | None, ...]
+    measures: tuple[Measure | None, ...]
+
+    def build(self, leaf: "Leaf") -> Any:
+        """What `leaf` gives for each array of the State, as its pytree."""
+        leaves = [
+            leaf(t if c is None else c, m)
+            for c, t, m in zip(self.cells, self.types, self.measures, strict=True)
+        ]
+        return self.structure.build(leaves, statics=False)
 
 
 @dataclass(frozen=True)
@@ -63,38 +98,53 @@ class Selection:
     Attributes:
         args: the parameters to differentiate by, one for each argument leaf.
         arg_trees: the pytree of each argument asked for.
-        cells: for each State asked for the cells of its leaves; None where the function does not touch a
-            leaf.
+        arg_measures: for each of `args` its unit.
+        by_states: each State asked for.
     """
 
     request: Request
     traced: Traced
     args: tuple[int, ...]
     arg_trees: tuple[Any, ...]
-    cells: tuple[tuple[Cell | None, ...], ...]
+    arg_measures: tuple[Measure | None, ...]
+    by_states: tuple[ByState, ...]
 
     @cached_property
     def wanted(self) -> tuple[Cell, ...]:
         """The cells to differentiate by, each once."""
-        return tuple(dict.fromkeys(c for cells in self.cells for c in cells if c is not None))
+        return tuple(dict.fromkeys(c for by in self.by_states for c in by.cells if c is not None))
 
     @property
     def cell_names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.wanted)
 
+    def names(self, what: str) -> tuple[str, ...]:
+        """What a person calls the derivatives: those by `args`, then those by `wanted`."""
+        first = len(self.traced.captured)
+        by_args = (f"the {what} by {self.traced.arguments[i - first]!r}" for i in self.args)
+        return (*by_args, *(f"the {what} by the State {c.name!r}" for c in self.wanted))
+
     # ------------------------------------------------------------------ the differentiated value
     @cached_property
+    def _value(self) -> tuple[Any, tuple[Measure | None, ...]]:
+        name, tree = self.traced.function.name, self.traced.tree
+        if self.request.has_aux:
+            if not _is_pair(tree):
+                raise GradientError(
+                    f"with has_aux=True, {name} must return a pair (value, aux), not {shown_tree(tree)}"
+                )
+            tree = tree.children()[0]
+        return _measured(tree, self.request, f"what {name} returns")
+
+    @property
     def value_tree(self) -> Any:
-        """The pytree of the differentiated value: what the function returned, without aux."""
-        tree = self.traced.tree
-        if not self.request.has_aux:
-            return tree
-        if not _is_pair(tree):
-            name = self.traced.function.name
-            raise GradientError(
-                f"with has_aux=True, {name} must return a pair (value, aux), not {shown_tree(tree)}"
-            )
-        return tree.children()[0]
+        """The pytree of the differentiated value: what the function returned, without aux and units."""
+        return self._value[0]
+
+    @property
+    def value_measures(self) -> tuple[Measure | None, ...]:
+        """The unit of each leaf of the value, if the request is unit-aware."""
+        return self._value[1]
 
     def split_value(self, results: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
         """The value, and aux in a tuple of its own if there is any, from the leaves of what the function
@@ -122,68 +172,100 @@ class Selection:
             raise GradientError(f"{what} must be a real floating-point number, not {type}")
 
     # ------------------------------------------------------------------ putting derivatives together
-    def assemble(self, by_args: Sequence[Any], by_cells: Sequence[Any]) -> Any:
+    def assemble(self, by_args: Sequence[Any], by_cells: Sequence[Any], of: Measure | None = None) -> Any:
         """The derivatives in the containers that the user gave.
 
         Args:
             by_args: one for each of `args`.
             by_cells: one for each of `wanted`.
+            of: the measure of what was differentiated.
         """
-        rest = list(by_args)
+        found = {**dict(enumerate(by_args)), **dict(zip(self.wanted, by_cells, strict=True))}
+
+        def leaf(which: Any, by: Measure | None) -> Any:
+            array = found[which] if isinstance(which, (int, Cell)) else jnp.zeros(which.shape, which.dtype)
+            return quantity(array, ratio(of, by))
+
+        return self.arrange(leaf)
+
+    def arrange(self, leaf: "Leaf") -> Any:
+        """What `leaf` gives for each array differentiated by, in the containers that the user gave."""
+        leaves = [leaf(i, measure) for i, measure in enumerate(self.arg_measures)]
         arguments = []
         for tree in self.arg_trees:
-            arguments.append(tree.unflatten(rest[: tree.num_leaves]))
-            rest = rest[tree.num_leaves :]
+            arguments.append(tree.unflatten(leaves[: tree.num_leaves]))
+            leaves = leaves[tree.num_leaves :]
         request = self.request
         args = arguments[0] if len(arguments) == 1 and not is_sequence(request.argnums) else tuple(arguments)
         if request.states is None:
             return args
-        found = dict(zip(self.wanted, by_cells, strict=True))
-        parts = [_of_state(s, cs, found) for s, cs in zip(request.states.states, self.cells, strict=True)]
-        states = request.states.fill(parts)
+        states = request.states.fill([by.build(leaf) for by in self.by_states])
         return states if request.argnums is None else (states, args)
 
 
-def _of_state(state: State, cells: Sequence[Cell | None], found: dict[Cell, Any]) -> Any:
-    leaves = [
-        found[c] if c is not None else jnp.zeros_like(slot.array)
-        for c, slot in zip(cells, state.slots, strict=True)
-    ]
-    return state.structure.build(leaves, statics=False)
+Leaf = Callable[[Any, Measure | None], Any]
+"""`leaf(which, measure)`: `which` is the number of one of `args`, a cell, or the type of an array that the
+function does not touch.
+"""
+
+
+def _measured(tree: Any, request: Request, what: str) -> tuple[Any, tuple[Measure | None, ...]]:
+    """A pytree without its quantities, and the units of its leaves; only if the request is unit-aware.
+
+    Raises:
+        GradientError: it is not, and there are units.
+    """
+    bare, measures = measured(tree)
+    if request.unit_aware:
+        return bare, measures
+    unit = unitful(measures)
+    if unit is not None:
+        raise GradientError(
+            f"{what} has the unit {unit}: pass unit_aware=True to get derivatives with their units, or take "
+            "the mantissa"
+        )
+    return tree, (None,) * len(measures)
 
 
 # ------------------------------------------------------------------------------------------------ resolving
-def _arguments(request: Request, traced: Traced) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+def _arguments(
+    request: Request, traced: Traced
+) -> tuple[tuple[int, ...], tuple[Any, ...], tuple[Measure | None, ...]]:
     if request.argnums is None:
-        return (), ()
+        return (), (), ()
     trees, name = traced.argument_trees, traced.function.name
     starts, at = [], len(traced.captured)
     for tree in trees:
         starts.append(at)
         at += tree.num_leaves
     positions: list[int] = []
-    numbers = resolve_argnums(request.argnums, len(trees), name)
-    for n in numbers:
+    found: list[Any] = []
+    measures: list[Measure | None] = []
+    for n in resolve_argnums(request.argnums, len(trees), name):
         if _is_static(trees[n]):
             raise GradientError(f"argnums names argument {n} of {name}, which is static")
         leaves = range(starts[n], starts[n] + trees[n].num_leaves)
         for i in leaves:
             shown = traced.arguments[i - len(traced.captured)]
             _check_real(traced.function.params[i].type, f"argument {shown!r}")
+        bare, units = _measured(trees[n], request, f"argument {n} of {name}")
         positions.extend(leaves)
-    return tuple(positions), tuple(trees[n] for n in numbers)
+        measures.extend(units)
+        found.append(bare)
+    return tuple(positions), tuple(found), tuple(measures)
 
 
-def _cells(request: Request, traced: Traced) -> tuple[tuple[Cell | None, ...], ...]:
-    found = []
-    for state in request.states.states if request.states else ():
-        for slot in state.slots:
-            _check_real(compat.type_of_aval(jax.typeof(slot.array)), f"the State {state.name!r}")
-        cells = tuple(traced.cells_of(state))
-        if request.check_states:
-            _check_used(traced, state, cells)
-        found.append(cells)
-    return tuple(found)
+def _by_state(request: Request, traced: Traced, state: State) -> ByState:
+    held = state.held()
+    for type in held.types:
+        _check_real(compat.type_of_aval(type), f"the State {state.name!r}")
+    cells = tuple(traced.cells_of(state))
+    if request.check_states:
+        _check_used(traced, state, cells)
+    tree, measures = _measured(held.structure.tree, request, f"the State {state.name!r}")
+    statics = held.structure.statics
+    measures = tuple(m for m, static in zip(measures, statics, strict=True) if static is None)
+    return ByState(Structure(tree, statics), held.types, cells, measures)
 
 
 def _check_used(traced: Traced, state: State, cells: Sequence[Cell | None]) -> None:

@@ -8,7 +8,17 @@ from typing import Any, Protocol
 
 from stategrad.backend import Program
 from stategrad.ir import Function, Module
-from stategrad.passes import CANONICALISE, SIMPLIFY, Hook, Pass, Pipeline, Step, ThreadState, thread_function
+from stategrad.passes import (
+    CANONICALISE,
+    SIMPLIFY,
+    Hook,
+    Pass,
+    Pipeline,
+    Step,
+    ThreadState,
+    TripWire,
+    thread_function,
+)
 from stategrad.trace import Leaf, Retyped, Traced
 
 
@@ -21,11 +31,13 @@ class Derived:
             has the parameters of the traced function.
         build: makes what the user gets from all its results that are not leaves of retyped States.
         retyped_at: where among its results the leaves of retyped States begin.
+        derivatives: what a person calls the results after those.
     """
 
     passes: tuple[Pass, ...]
     build: Callable[[list[Any]], Any]
     retyped_at: int
+    derivatives: tuple[str, ...] = ()
 
 
 class Recipe(Protocol):
@@ -70,8 +82,10 @@ def module_of(traced: Traced) -> Module:
     return Module.of([traced.function], traced.leaves)
 
 
-def stage(traced: Traced, derived: Derived, hook: Hook | None = None) -> Staged:
-    """Runs the passes; `hook` sees the module before the first and after each."""
+def stage(traced: Traced, derived: Derived, hook: Hook | None = None, wired: bool = False) -> Staged:
+    """Runs the passes; `hook` sees the module before the first and after each. `wired`: the program has one more
+    result, which says whether all the others are finite.
+    """
     before = module_of(traced)
     count = _Count(hook)
     effectful = (CANONICALISE + Pipeline(derived.passes)).run(before, count.hook)
@@ -79,7 +93,8 @@ def stage(traced: Traced, derived: Derived, hook: Hook | None = None) -> Staged:
     threaded = thread_function(_last(effectful))
     pure = Module.of([threaded.function])
     count.add(Step(1, ThreadState(), pure, time.perf_counter() - start))
-    entry = _last(count.then(SIMPLIFY, pure))
+    last = Pipeline((TripWire(),)) + SIMPLIFY if wired else SIMPLIFY
+    entry = _last(count.then(last, pure))
     inputs, outputs = (
         tuple(traced.leaves[c] for c in cells) for cells in (threaded.inputs, threaded.outputs)
     )

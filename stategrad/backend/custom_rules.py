@@ -1,7 +1,8 @@
-"""Functions with `jax.custom_jvp` or `jax.custom_vjp` that read States, in the body or in the rules.
+"""Functions with `jax.custom_jvp` or `jax.custom_vjp` that read States, and rules that do, or that close over
+values of the traced function.
 
-JAX's rules know no States, so what is read becomes an argument, at the call, where the States have the values
-that the rules are to see. The function is replaced by one with the same rules, made of the traced ones.
+JAX's rules know nothing but arguments. So these values become arguments, at the call, where the States have
+the values that the rules are to see. A function whose rules are made of traced ones takes the place of it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from stategrad.ir import Cell, DerivativeError, Function, Type
+from stategrad import jax_compat as compat
+from stategrad.errors import StateError
+from stategrad.import_equations import Importer
+from stategrad.import_functions import is_users
+from stategrad.import_structured import register_structured
+from stategrad.ir import Cell, DerivativeError, Function, Type, Value
 from stategrad.passes import thread_function
+from stategrad.traced_names import function_name
+from stategrad.traced_programs import bind, open_program
 
-from . import jax_compat as compat
-from .backend import bind_function
-from .errors import StateError
-from .import_functions import is_users
-from .traced_names import function_name
-from .traced_programs import bind, open_program
+from .ir_call import bind_function
 
 Flat = Callable[..., list[Any]]
-Import = Callable[[Any, str, Callable[[dict[str, Any], Type], Cell]], Function]
+Import = Callable[[Any, str, Callable[[dict[str, Any], Type], Cell], Sequence[Any]], Function]
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,20 @@ class Read:
         return self.params["cell"], self.params["leaf"]
 
 
-def states_read(equation: Any, rules: bool) -> list[Read]:
-    """What a custom call reads, and, with `rules`, what its rules read.
+def surroundings(equation: Any, rules: bool) -> tuple[list[Read], list[Any]]:
+    """What a custom call reads, and, with `rules`, what its rules read, and the tracers that they close over.
 
     Raises:
         StateError: they write to a State.
     """
     body = equation.params["call_jaxpr"]
     reads = {r.key: r for r in _reads(body, True)} if compat.touches_state(equation) else {}
-    if rules and is_users(open_program(body)[0]):
-        for read in _reads(_run_of_rules(equation), False):
-            reads.setdefault(read.key, read)
-    return list(reads.values())
+    if not rules or not is_users(open_program(body)[0]):
+        return list(reads.values()), []
+    program = _run_of_rules(equation)
+    for read in _reads(program, False):
+        reads.setdefault(read.key, read)
+    return list(reads.values()), [c for c in open_program(program)[1] if isinstance(c, compat.Tracer)]
 
 
 def _run_of_rules(equation: Any) -> Any:
@@ -72,15 +77,32 @@ def _reads(program: Any, inside: bool) -> Iterator[Read]:
         if equation.primitive.name == "state_read":
             yield Read(equation.params, compat.type_of_aval(equation.outvars[0].aval), inside)
         elif equation.primitive.name == "state_write":
+            name = equation.params["cell"].name
             raise StateError(
-                f"the State {equation.params['cell'].name!r} is written inside a function with jax.custom_jvp or "
-                "jax.custom_vjp, or inside one of its rules; return the value and write it outside"
+                f"the State {name!r} is written inside a function with jax.custom_jvp or jax.custom_vjp, or "
+                "inside one of its rules; return the value and write it outside"
             )
         for inner in compat.nested_programs(equation.params):
             yield from _reads(inner, inside)
 
 
-# ---------------------------------------------------------------------------------- the traced function and rules
+# ----------------------------------------------------------------------------- import
+def _custom(at: Importer, equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
+    reads, tracers = surroundings(equation, at.imports.rules)
+    near = [(t, v) for t in tracers if (v := at.value_of(t)) is not None]
+    if not reads and not near:
+        return at.foreign(equation, operands)
+    cells = [at.imports.cell_of(r.params, r.type) for r in reads]
+    values = [at.b.read(cell=c) for c in cells]
+    function = closed(equation, reads, [t for t, _ in near], at.imports.effectful)
+    return at.apply(function, [*values, *(v for _, v in near), *operands])
+
+
+register_structured("custom_jvp_call", _custom)
+register_structured("custom_vjp_call", _custom)
+
+
+# ----------------------------------------------------------------------------- function and rules, traced
 @dataclass(frozen=True)
 class CustomCall:
     """One call of a function with custom rules, as JAX traced it."""
@@ -135,10 +157,10 @@ class CustomCall:
         return jax.make_jaxpr(rule)(*self.avals, *(a for a in self.results if _inexact(a)))
 
 
-# ---------------------------------------------------------------------------------- the same without States
-def closed(equation: Any, reads: Sequence[Read], import_program: Import) -> Flat:
-    """The function of a custom call with what is read as leading arguments, and with its rules."""
-    made = _Closed(CustomCall.of(equation), reads, import_program)
+# ----------------------------------------------------------------------------- the same without surroundings
+def closed(equation: Any, reads: Sequence[Read], tracers: Sequence[Any], import_program: Import) -> Flat:
+    """The function of a custom call, and its rules; what they read and close over are leading arguments."""
+    made = _Closed(CustomCall.of(equation), reads, tracers, import_program)
     return made.with_jvp() if made.call.has_jvp else made.with_vjp()
 
 
@@ -146,17 +168,18 @@ def closed(equation: Any, reads: Sequence[Read], import_program: Import) -> Flat
 class _Closed:
     call: CustomCall
     reads: Sequence[Read]
+    tracers: Sequence[Any]
     import_program: Import
 
     def pure(self, program: Any) -> Flat:
-        """A traced program as a function of what is read and its own operands."""
+        """A traced program as a function of what is read, what is closed over, and its own operands."""
         cells = {r.key: Cell(r.name, r.type) for r in self.reads}
 
         def cell_of(params: dict[str, Any], type: Type) -> Cell:
             return cells[params["cell"], params["leaf"]]
 
         name = function_name(open_program(program)[0])
-        threaded = thread_function(self.import_program(program, name, cell_of))
+        threaded = thread_function(self.import_program(program, name, cell_of, self.tracers))
         order = list(cells.values())
         used, n = [order.index(c) for c in threaded.inputs], len(order)
         return lambda *values: bind_function(threaded.function, *(values[i] for i in used), *values[n:])
@@ -168,7 +191,7 @@ class _Closed:
         return run
 
     def with_jvp(self) -> Flat:
-        n, call = len(self.reads), self.call
+        n, call = len(self.reads) + len(self.tracers), self.call
         ruled = jax.custom_jvp(self.body())
 
         def rule(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -183,7 +206,7 @@ class _Closed:
         return ruled
 
     def with_vjp(self) -> Flat:
-        n, call, body = len(self.reads), self.call, self.body()
+        n, call, body = len(self.reads) + len(self.tracers), self.call, self.body()
         ruled = jax.custom_vjp(body)
 
         def forward(*primals: Any) -> tuple[list[Any], list[Any]]:
@@ -201,11 +224,12 @@ class _Closed:
         return ruled
 
     def _refuse(self, active: Sequence[bool]) -> None:
-        for read, flag in zip(self.reads, active, strict=True):
-            if flag and read.inside:
+        inside = [f"State {r.name!r}" if r.inside else "" for r in self.reads]
+        for what, flag in zip([*inside, *["value closed over"] * len(self.tracers)], active, strict=True):
+            if flag and what:
                 raise DerivativeError(
-                    f"the State {read.name!r} is differentiated, and read inside a function whose derivative rule "
-                    "knows only its arguments; pass the State's value to the function as an argument"
+                    f"the {what} is differentiated, and used inside a function whose derivative rule is "
+                    "about its arguments alone; pass the value to the function as an argument"
                 )
 
 

@@ -1,0 +1,179 @@
+"""From a tripped wire to the operation that made the first value that is not finite.
+
+The program that ran is evaluated again, operation by operation, on the operands that it had: see
+`docs/gradients.md`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stategrad.ir import Derived, Function, Location, Operation, Region, Value
+from stategrad.ir.evaluate import Machine
+
+from .errors import NonFiniteError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The first operation that made a value that is not finite out of finite ones.
+
+    Attributes:
+        steps: the loops around it, outermost first, each with the step that it was in.
+        operands: the values that it had.
+        result: the first result that is not finite, and `index` where in it.
+    """
+
+    op: Operation
+    steps: tuple[tuple[Operation, int], ...]
+    operands: tuple[Any, ...]
+    result: np.ndarray
+    index: tuple[int, ...]
+
+
+def explain_trip(
+    function: Function, operands: Sequence[Any], names: Sequence[str], tripped: Sequence[str], name: str
+) -> NonFiniteError:
+    """The error for a program that gave something that is not finite.
+
+    Args:
+        function: the pure program.
+        operands: what it was given, and `names` what a person calls each.
+        tripped: what of its results is not finite, in words.
+        name: the name of the user's function.
+    """
+    head = f"{name} gave {', '.join(tripped) or 'something'} that is not finite; nothing was committed"
+    operands = [_host(x, v) for x, v in zip(operands, function.params, strict=True)]
+    for operand, what in zip(operands, names, strict=True):
+        index = first_bad(operand)
+        if index is not None:
+            where = f" at index {list(index)}" if index else ""
+            text = f"{head}\n  input     {what} holds {np.asarray(operand)[index]}{where} on entry"
+            return NonFiniteError(text, phase="input", inputs=(what,), index=index, tripped=tuple(tripped))
+    found = find(function, operands)
+    if found is None:
+        return NonFiniteError(
+            f"{head}\n  replay    evaluated operation by operation, the program stays finite: the compiled one "
+            "rounds or fuses differently; look for overflow near the limits of the dtype",
+            phase="unknown",
+            tripped=tuple(tripped),
+        )
+    return _error(head, found, tuple(tripped))
+
+
+def first_bad(array: Any) -> tuple[int, ...] | None:
+    """The first index at which an array is not finite; None if it is finite everywhere, or holds no numbers."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not isinstance(dtype, np.dtype):
+        return None
+    array = np.asarray(array)
+    if dtype.kind not in "fcV" or not array.size:
+        return None
+    wide = array if dtype.kind == "c" else array.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(wide))
+    return tuple(int(i) for i in bad[0]) if len(bad) else None
+
+
+def find(function: Function, operands: Sequence[Any]) -> Finding | None:
+    """Evaluates a pure function until an operation makes something that is not finite."""
+    machine = _Watch()
+    with np.errstate(all="ignore"):
+        try:
+            machine.run(function.body, operands)
+        except _Found as found:
+            return found.finding
+    return None
+
+
+def _host(x: Any, param: Value) -> Any:
+    dtype = param.type.dtype.numpy
+    return x if dtype is None else np.asarray(x, dtype)
+
+
+class _Found(Exception):
+    def __init__(self, finding: Finding) -> None:
+        super().__init__()
+        self.finding = finding
+
+
+class _Watch(Machine):
+    """Evaluates, knows the loop steps that it is in, and stops at the first operation to blame."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self._loops: list[list[Any]] = []
+
+    def run(self, region: Region, args: Sequence[Any]) -> list[Any]:
+        if self._loops and region in self._loops[-1][0].regions[-1:]:
+            self._loops[-1][1] += 1
+        env: dict[Value, Any] = dict(zip(region.params, args, strict=True))
+        for op in region.operations:
+            operands = [env[v] for v in op.operands]
+            env.update(zip(op.results, self._step(op, operands), strict=True))
+        return [env[v] for v in region.results]
+
+    def _step(self, op: Operation, operands: list[Any]) -> Sequence[Any]:
+        if op.regions:
+            self._loops.append([op, -1])
+        found = op.opdef.evaluate_op(self, op, operands)
+        if op.regions:
+            self._loops.pop()
+        elif op.operands and all(first_bad(x) is None for x in operands):
+            for result in found:
+                index = first_bad(result)
+                if index is not None:
+                    raise _Found(Finding(op, self._steps(), tuple(operands), np.asarray(result), index))
+        return found
+
+    def _steps(self) -> tuple[tuple[Operation, int], ...]:
+        loops = [(op, count) for op, count in self._loops if op.name in ("scan", "while")]
+        return tuple(
+            (op, op.attributes["length"] - 1 - count if op.attributes.get("reverse") else count)
+            for op, count in loops
+        )
+
+
+def phase_of(location: Location) -> str:
+    """`forward`, `tangent` or `backward`: by the passes that derived an operation."""
+    passes = []
+    while isinstance(location, Derived):
+        passes.append(location.by)
+        location = location.base
+    return "backward" if "transpose" in passes else "tangent" if "linearize" in passes else "forward"
+
+
+def _error(head: str, found: Finding, tripped: tuple[str, ...]) -> NonFiniteError:
+    op, phase = found.op, phase_of(found.op.location)
+    lines = [head, f"  phase     {phase}", f"  operation {op.name} ({op.location.source})"]
+    for loop, step in found.steps:
+        length = loop.attributes.get("length")
+        of = f" of {length}" if length is not None else ""
+        lines.append(f"  in        step {step}{of} of the {loop.name} ({loop.location.source})")
+    where = f" at index {list(found.index)}" if found.index else ""
+    lines.append(f"  result    {found.result[found.index]}{where} of {op.results[0].type}")
+    for value, array in zip(op.operands, found.operands, strict=True):
+        lines.append(f"  operand   {_described(value, array, found)}")
+    steps = tuple(step for _, step in found.steps)
+    return NonFiniteError(
+        "\n".join(lines),
+        phase=phase,
+        operation=op.name,
+        location=op.location.source,
+        steps=steps,
+        index=found.index,
+        inputs=tuple(v.name for v in op.operands if v.name),
+        tripped=tripped,
+    )
+
+
+def _described(value: Value, array: Any, found: Finding) -> str:
+    text = f"%{value.name or '…'}: {value.type}"
+    if value.type.dtype.numpy is None or not value.type.size:
+        return text
+    array = np.asarray(array)
+    if value.type.rank == 0:
+        return f"{text} = {array}"
+    here = f", {array[found.index]} at that index" if array.shape == found.result.shape else ""
+    return f"{text} from {array.min()} to {array.max()}{here}" if array.dtype.kind in "fiu" else text + here
