@@ -32,14 +32,15 @@ class Machine:
 
 
 def evaluate(
-    function: Function, args: Sequence[Array], cells: Mapping[Cell, Array] | None = None
+    function: Function, args: Sequence[Array], cells: Mapping[Cell, Array] | Mapping[str, Array] | None = None
 ) -> tuple[list[Array], dict[Cell, Array]]:
-    """The results of `function` on arrays, and what each cell holds afterwards.
+    """The results of `function` on arrays, and what each cell holds afterwards. Cells may be given by name.
 
     Raises:
         EvaluationError: arguments or cells are missing or of another type, or a row broke its own type rule.
     """
-    cells = cells or {}
+    named = {cell.name: cell for cell in function.effects}
+    cells = {named.get(key, key) if isinstance(key, str) else key: x for key, x in (cells or {}).items()}
     if len(args) != len(function.params):
         raise EvaluationError(f"@{function.name} takes {len(function.params)} arguments, not {len(args)}")
     for i, (value, arg) in enumerate(zip(function.params, args, strict=True)):

@@ -134,6 +134,13 @@ class OpDef(ABC):
         """Emits the tangents of the results; at least one of `tangents` is given."""
         raise IRError(f"{self.name} has no jvp of its own: a pass must use its linearize rule")
 
+    def push_of(
+        self, b: "Builder", op: Operation, operands: Sequence[Value], tangents: Tangents
+    ) -> tuple[Sequence[Value], list[Value | None]]:
+        """Emits the results and their tangents, for operations whose derivative rule says both."""
+        results = b.copy(op, operands)
+        return results, self.jvp_of(b, op, operands, tangents, results)
+
     def transpose_of(
         self, b: "Builder", op: Operation, cotangents: Tangents, operands: Tangents
     ) -> list[Value | None]:

@@ -15,11 +15,12 @@ from .derivative_passes import ForwardMode, Gradient, Linearize, Transpose
 from .errors import PassError, PassTextError
 from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
-from .gradient import gradient_function, jvp_function
+from .gradient import gradient_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
 from .hooks import DumpTo, Print, Timing, Verify, together
 from .inline import Inline, inline_function
+from .jvp import jvp_function
 from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
 from .names import Fresh
@@ -61,8 +62,8 @@ __all__ = [
     "Threaded",
     "Timing",
     "Transpose",
-    "TripWire",
     "Transposed",
+    "TripWire",
     "Verify",
     "batch_function",
     "canonicalise_function",

@@ -87,34 +87,44 @@ def dense(b: Builder, x: Sparse, basis: Shape, basis_first: bool) -> Value:
     """Everything written out: the axes of the basis, in this shape, and of the value, in one order or the
     other.
     """
-    x = rebased(b, untied(b, x, x.ties), basis)
-    first, second = ([Axis(k, i) for i in range(n)] for k, n in (("basis", len(basis)), ("value", x.type.rank)))
-    return arranged(b, x, [*first, *second] if basis_first else [*second, *first])
+    x = rebased(b, x, basis)
+    first = [Axis("basis", i) for i in range(len(basis))]
+    second = [Axis("value", j) for j in range(x.type.rank)]
+    axes = [*first, *second] if basis_first else [*second, *first]
+    return _without_ties(b, x, list(x.ties), axes)
 
 
 # ------------------------------------------------------------------------------------------------ ties
 def untied(b: Builder, x: Sparse, which: Iterable[int]) -> Sparse:
     """The same value with zeros written out in place of the ties of these axes."""
-    pairs = [(Axis("basis", x.ties[j]), Axis("value", j)) for j in sorted(which) if j in x.ties]
-    if not pairs:
+    gone = [j for j in sorted(which) if j in x.ties]
+    if not gone:
         return x
-    axes = tuple(sorted({*x.core.axes, *(a for pair in pairs for a in pair)}))
-    filled = arranged(b, x, axes)
-    mask = spread(b, _agreement(b, x, pairs), axes, filled.type.shape)
-    core = b.select(mask, filled, b.zeros(filled.type))
-    gone = {j.index for _, j in pairs}
-    ties = {j: i for j, i in x.ties.items() if j not in gone}
-    return replace(x, core=Sized(core, axes), ties=ties)
+    pairs = (a for j in gone for a in (Axis("basis", x.ties[j]), Axis("value", j)))
+    axes = tuple(sorted({*x.core.axes, *pairs}))
+    core = Sized(_without_ties(b, x, gone, axes), axes)
+    return replace(x, core=core, ties={j: i for j, i in x.ties.items() if j not in gone})
 
 
-def _agreement(b: Builder, x: Sparse, pairs: Sequence[tuple[Axis, Axis]]) -> Sized:
+def _without_ties(b: Builder, x: Sparse, gone: Sequence[int], axes: Sequence[Axis]) -> Value:
+    """The core with exactly these axes, and zeros where the axes that are tied no longer do not agree."""
+    pairs = [sorted((Axis("basis", x.ties[j]), Axis("value", j)), key=axes.index) for j in gone]
+    # Where the two agree either will do: what depends on an outer axis only is computed once for a row.
+    outer = {Axis("basis", x.ties[j]): pair[0] for j, pair in zip(gone, pairs, strict=True)}
+    core = Sized(x.core.array, tuple(outer.get(a, a) for a in x.core.axes))
+    sizes = list(map(x.size, axes))
+    filled = spread(b, core, axes, sizes)
+    if not pairs:
+        return filled
+    mask = spread(b, _agreement(b, x, pairs), axes, sizes)
+    return b.select(mask, filled, b.zeros(filled.type))
+
+
+def _agreement(b: Builder, x: Sparse, pairs: Sequence[Sequence[Axis]]) -> Sized:
     """Where all of these pairs of axes have one index."""
-    axes = tuple(a for pair in pairs for a in pair)
+    axes = tuple(a for pair in zip(*pairs, strict=True) for a in pair)
     type = Type(_INDEX, tuple(map(x.size, axes)))
-    masks = [
-        b.eq(b.iota(type=type, dimension=k), b.iota(type=type, dimension=k + 1))
-        for k in range(0, len(axes), 2)
-    ]
+    masks = [b.eq(*(b.iota(type=type, dimension=axes.index(a)) for a in pair)) for pair in pairs]
     both = masks[0]
     for mask in masks[1:]:
         both = b.call_row("and", both, mask)

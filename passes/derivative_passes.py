@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from stategrad.ir import Function, Module
 
-from .gradient import check_args, gradient_function, jvp_function
+from .gradient import check_args, gradient_function
+from .jvp import jvp_function
 from .linearize import linearize_function
 from .names import Fresh, cell_named, function_named
 from .pipeline import Pass, register_pass

@@ -1,8 +1,7 @@
-"""Forward mode: the primal program with its tangents beside it, in one. No residuals, so loops need no bound."""
-
-from typing import NamedTuple
+"""Forward mode: the primal program with its tangents beside it. Nothing is saved, so loops need no bound."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from stategrad.ir import Function, Operation, Region, StructuredOp, Value
 
@@ -14,8 +13,8 @@ from .routing import Together
 
 
 class Twin(NamedTuple):
-    """A function that takes the tangents of its active parameters after the parameters, and returns those of the
-    results listed in `results` after the results.
+    """A function that takes the tangents of its active parameters after the parameters, and returns those of
+    the results listed in `results` after the results.
     """
 
     function: Function
@@ -54,7 +53,7 @@ class Forwarder(Linearizer):
 
 
 class ForwardContext(LinearizeContext):
-    """A region with its tangents in the making: what the `forward` rules of structured operations work with."""
+    """A region with its tangents in the making: what the `forward` rules work with."""
 
     by = "jvp"
 
@@ -64,6 +63,9 @@ class ForwardContext(LinearizeContext):
 
     def _rule(self, rules: StructuredOp, op: Operation) -> None:
         rules.forward(self, op)
+
+    def _checked(self, op: Operation, tangent: Value) -> Value:
+        return tangent
 
     def twin(self, callee: Function, active: Flags, cells: Cells) -> Twin:
         """A callee with its tangents."""

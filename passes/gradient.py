@@ -1,8 +1,8 @@
-"""gradient and jvp: a function and its derivative in one program, from the halves that linearize makes."""
+"""gradient: a function and its pullback in one program, from the halves that linearize makes."""
 
 from collections.abc import Sequence
 
-from stategrad.ir import Builder, Cell, Function, IRTypeError, Operation, Value
+from stategrad.ir import Builder, Cell, Function, IRTypeError, Value
 
 from .linearize import LinearizeContext, Linearizer, check_active
 from .local_cells import with_local_cells
@@ -32,7 +32,7 @@ def gradient_function(
         DerivativeError: an operation on the way has none.
     """
     results = differentiable_results(function) if results is None else results
-    _check_results(function, results, final_cells)
+    check_results(function, results, final_cells)
     names = Fresh.beside(function, cells=(*cells, *final_cells))
     forward = Forward(function, args, cells, names)
     halves, transposer = forward.halves, Transposer(names)
@@ -67,57 +67,8 @@ def gradient_function(
     return with_local_cells(made, transposer.cotangent_cells.values())
 
 
-def jvp_function(
-    function: Function,
-    args: Sequence[int],
-    cells: Sequence[Cell] = (),
-    results: Sequence[int] | None = None,
-    final_cells: Sequence[Cell] = (),
-    name: str | None = None,
-) -> Function:
-    """A function together with its tangents.
-
-    Parameters: those of the function, a tangent for each of `args`, and one for what each of `cells` holds on
-    entry.
-    Results: those of the function, the tangent of each of `results` (by default all that can have one), and
-    that of what each of `final_cells` holds at the end. The effects of the function happen once.
-
-    Raises:
-        IRTypeError: an argument, result or cell has no derivative, or is asked for twice.
-        DerivativeError: an operation on the way has none.
-    """
-    results = differentiable_results(function) if results is None else results
-    _check_results(function, results, final_cells)
-    if len({*args}) < len(args) or len({*cells}) < len(cells):
-        raise IRTypeError(f"jvp of @{function.name}: an argument or cell is given two tangents")
-    names = Fresh.beside(function, cells=(*cells, *final_cells))
-    forward = Forward(function, args, cells, names)
-    halves = forward.halves
-    seeds = [Value(c.type, f"d_{c.name}") for c in cells]
-
-    b = forward.continued()
-    for cell, value in zip(cells, seeds, strict=True):
-        b.write(value, cell=forward.shadow(cell))
-    live = [i for i, t in enumerate(halves.result_tangents) if t is not None]
-    linear = halves.linear_region((), live)
-    env = {inner: outer for outer, inner in halves.residuals.items()}
-    for op in linear.operations:
-        b.append(_with_operands(op, env))
-    b.locals.extend(linear.locals)
-    found = dict(zip(live, (env.get(v, v) for v in linear.results), strict=True))
-    tangents = [found.get(i) or b.zeros(function.results[i].type) for i in results]
-    exits = [b.read(cell=forward.shadow(c)) if c in halves.exit else b.zeros(c.type) for c in final_cells]
-    made = b.function(
-        name or names.functions.fresh(f"{function.name}.jvp"),
-        [*halves.params, *(forward.tangent_of(i) for i in args), *seeds],
-        [*halves.results, *tangents, *exits],
-        function.location,
-    )
-    return with_local_cells(made, forward.run.shadows.values())
-
-
 class Forward:
-    """The halves of a function, open, and what both drivers ask of them."""
+    """The halves of a function, open, and what drivers ask of them."""
 
     def __init__(self, function: Function, args: Sequence[int], cells: Sequence[Cell], names: Fresh) -> None:
         check_args(function, args)
@@ -170,7 +121,8 @@ def check_args(function: Function, args: Sequence[int]) -> None:
             )
 
 
-def _check_results(function: Function, results: Sequence[int], cells: Sequence[Cell]) -> None:
+def check_results(function: Function, results: Sequence[int], cells: Sequence[Cell]) -> None:
+    """Raises IRTypeError unless these results exist, and they and the cells have a derivative."""
     for i in results:
         if not 0 <= i < len(function.results):
             raise IRTypeError(f"@{function.name} has {len(function.results)} results, there is no result {i}")
@@ -181,8 +133,3 @@ def _check_results(function: Function, results: Sequence[int], cells: Sequence[C
     for cell in cells:
         if not cell.type.differentiable:
             raise IRTypeError(f"${cell.name}: {cell.type} has no derivative")
-
-
-def _with_operands(op: Operation, env: dict[Value, Value]) -> Operation:
-    operands = tuple(env.get(v, v) for v in op.operands)
-    return Operation(op.opdef, operands, op.results, op.attributes, op.regions, op.location)

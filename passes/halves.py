@@ -72,12 +72,16 @@ class LinearizeContext:
 
     def _row(self, op: Operation) -> None:
         operands, tangents = self.operands(op), self.tangents(op)
-        results = self.b.place(_with(op, operands))
-        found: Mapping[int, Value] = {}
-        if any(t is not None for t in tangents):
-            self.b.at(self.by, op.location)
-            given = op.opdef.jvp_of(self.b, op, operands, tangents, results)
-            found = {i: t for i, t in enumerate(given) if t is not None and op.results[i].type.differentiable}
+        if not any(t is not None for t in tangents):
+            self._bind(op, self.b.place(_with(op, operands)), {})
+            return
+        self.b.at(self.by, op.location)
+        results, given = op.opdef.push_of(self.b, op, operands, tangents)
+        found = {
+            i: self._checked(op, t)
+            for i, t in enumerate(given)
+            if t is not None and op.results[i].type.differentiable
+        }
         self._bind(op, results, found)
 
     def _effect(self, op: Operation) -> None:
@@ -126,7 +130,7 @@ class LinearizeContext:
             self._primal[old] = new
         for i, tangent in tangents.items():
             tangent.name = tangent.name or _tangent_name(op.results[i])
-            self._tangent[op.results[i]] = self._checked(op, tangent)
+            self._tangent[op.results[i]] = tangent
 
     def _checked(self, op: Operation, tangent: Value) -> Value:
         if tangent not in self.b.linear.tangents and tangent not in self.b.sources:

@@ -32,14 +32,15 @@ def jacobian_function(
     cells: Sequence[Cell] = (),
     results: Sequence[int] | None = None,
     mode: Mode = "reverse",
+    instead: bool = False,
     name: str | None = None,
 ) -> Function:
     """A function together with its Jacobian.
 
-    Parameters: those of the function. Results: those of the function, and then for each of `results` (by
-    default all that can have one) the derivative by each of `args` and by what each of `cells` holds on
-    entry, of the shape of the result followed by that of the argument or cell. The effects of the function
-    happen once.
+    Parameters: those of the function. Results: those of the function, without those that are differentiated
+    if the derivatives come `instead`; then for each of `results` (by default all that can have one) the
+    derivative by each of `args` and by what each of `cells` holds on entry, of the shape of the result
+    followed by that of the argument or cell. The effects of the function happen once.
 
     In reverse, a basis of each result is pulled back, and a derivative has the element type of the argument;
     forward, a basis of each argument and cell is pushed, and it has that of the result.
@@ -62,8 +63,9 @@ def jacobian_function(
         for k, of in enumerate(asked.types)
     ]
     halves = asked.forward.halves
+    kept = [v for r, v in enumerate(halves.results) if not (instead and r in results)]
     made = name or names.functions.fresh(f"{function.name}.jacobian")
-    return b.function(made, halves.params, [*halves.results, *found], function.location)
+    return b.function(made, halves.params, [*kept, *found], function.location)
 
 
 class _Asked(NamedTuple):
@@ -146,9 +148,7 @@ def _pure(function: Function, cells: Sequence[Cell]) -> Function:
     return simplify_function(inline_function(pure, _ALL))
 
 
-def _written(
-    b: Builder, block: Block, pushed: Pushed, basis: Shape, basis_first: bool
-) -> dict[Block, Value]:
+def _written(b: Builder, block: Block, pushed: Pushed, basis: Shape, basis_first: bool) -> dict[Block, Value]:
     """A block written out; none where nothing of the basis arrived."""
     if pushed is None or isinstance(pushed, Value):
         return {}
@@ -173,9 +173,11 @@ class Jacobian(Pass):
     """The results that are differentiated; by default all that can be."""
     mode: Mode = "reverse"
     """Which half a basis is pushed through."""
+    instead: bool = False
+    """The derivatives come instead of the results that are differentiated."""
 
     def run(self, module: Module) -> Module:
         function = list(module.functions.values())[-1] if self.of is None else function_named(module, self.of)
         cells = list(map(cell_named(module), self.wrt))
-        made = jacobian_function(function, self.args, cells, self.results, self.mode)
+        made = jacobian_function(function, self.args, cells, self.results, self.mode, self.instead)
         return with_functions(module, made)

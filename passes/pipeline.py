@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
-from stategrad.ir import IRError, Location, Module, Operation, to_text
+from stategrad.ir import DerivativeError, IRError, Location, Module, Operation, to_text
 
 from .errors import PassError, PassTextError
 from .spec import option_types, options_of, parse_specs, print_option
@@ -108,7 +108,9 @@ class Pipeline:
                 module = _run_one(index, step, module, hook)
             except Exception as e:
                 done = tuple(map(str, self.passes[: index - 1]))
-                file = _reproducer(module, step, folder)
+                # Something without a derivative is no fault of the pass: there is nothing to reproduce.
+                mistake = isinstance(e, DerivativeError) and folder is None
+                file = None if mistake else _reproducer(module, step, folder)
                 raise PassError(e, str(step), done, _guilty(e.__traceback__), file) from e
         return module
 

@@ -78,7 +78,9 @@ class Push:
         if value in self._pushed:
             return self.b.zeros(type)
         made = self._makers.get(value)
-        return None if made is None or splat(made) is None else self.b.constant(made.attributes["value"], type)
+        return (
+            None if made is None or splat(made) is None else self.b.constant(made.attributes["value"], type)
+        )
 
     def copy(self, op: Operation) -> None:
         """Emits an operation that does not depend on the basis."""

@@ -6,6 +6,7 @@ and which of them are active, linear or batched.
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ from stategrad.ir.opdef import PURE, Effects, Tangents
 
 from . import jax_compat as compat
 from .errors import TraceError
-from .foreign_program import ForeignProgram, jvp_program, parameter_key
+from .foreign_program import ForeignProgram, beside, parameter_key, tangent_program, whole
 from .traced_programs import bind, expanded, is_high, result_avals
 from .user_frame import resolve_traceback
 
@@ -37,6 +38,7 @@ EFFECTS, CONTEXT = "jax_effects", "jax_context"
 """Attributes beside the primitive's parameters, there only where they say something."""
 
 _KEPT = 256
+_USERS = ("custom_jvp_call", "custom_vjp_call")
 _LINEAR_ONLY = ("custom_lin", "call_hi_primitive_linearized")  # made to be transposed, not to be run
 
 
@@ -157,18 +159,39 @@ class ForeignOp(OpDef):
         tangents: Tangents,
         results: Sequence[Value],
     ) -> list[Value | None]:
-        active = tuple(t is not None for t in tangents)
+        active = self._active(op, tangents)
         if not any(active) or not any(r.type.differentiable for r in op.results):
             return [None] * len(op.results)
-        if self.primitive.name == "custom_jvp_call" and any(active[: op.attributes["num_consts"]]):
-            raise DerivativeError(_closes_over(op))  # JAX would drop these tangents without a word
 
         def trace(apply: Any, avals: Sequence[Any], results: Sequence[Any]) -> ForeignProgram:
-            return jvp_program(op, apply, avals, results, active, self._import)
+            return tangent_program(apply, avals, active, self._import, partial(beside, op))
 
         program = self._rule("jvp", op, active, trace)
         found = iter(program.emit(b, [*operands, *results, *(t for t in tangents if t is not None)]))
         return [next(found) if given else None for given in program.given]
+
+    def push_of(
+        self, b: Builder, op: Operation, operands: Sequence[Value], tangents: Tangents
+    ) -> tuple[Sequence[Value], list[Value | None]]:
+        """The user's own rules give the results too, as JAX has it: `fwd` of `jax.custom_vjp` alone runs."""
+        if self.primitive.name not in _USERS:
+            return super().push_of(b, op, operands, tangents)
+        active = self._active(op, tangents)
+
+        def trace(apply: Any, avals: Sequence[Any], results: Sequence[Any]) -> ForeignProgram:
+            return tangent_program(apply, avals, active, self._import, partial(whole, op))
+
+        program = self._rule("push", op, active, trace)
+        values = [*operands, *(t for t in tangents if t is not None)]
+        found = program.emit(b, values, primal=op.location)
+        rest = iter(found[len(op.results) :])
+        return found[: len(op.results)], [next(rest) if given else None for given in program.given]
+
+    def _active(self, op: Operation, tangents: Tangents) -> tuple[bool, ...]:
+        active = tuple(t is not None for t in tangents)
+        if self.primitive.name == "custom_jvp_call" and any(active[: op.attributes["num_consts"]]):
+            raise DerivativeError(_closes_over(op))  # JAX would drop these tangents without a word
+        return active
 
     def transpose_of(
         self, b: Builder, op: Operation, cotangents: Tangents, operands: Tangents

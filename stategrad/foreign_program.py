@@ -6,11 +6,9 @@ from typing import Any
 
 import jax
 
-from stategrad.ir import Builder, Function, Operation, Region, Value, clone_region
+from stategrad.ir import Builder, Function, Location, Operation, Region, Value, clone_region
 
 from . import jax_compat as compat
-
-_USERS = ("jax.custom_jvp_call", "jax.custom_vjp_call")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +17,14 @@ class ForeignProgram:
 
     Attributes:
         given: for each result of the primitive whether `results` has its tangent; all true for other rules.
+        tangents: how many of the parameters, the last ones, are tangents.
     """
 
     params: tuple[Value, ...]
     operations: tuple[Operation, ...]
     results: tuple[Value, ...]
     given: tuple[bool, ...]
+    tangents: int = 0
 
     @staticmethod
     def of(function: Function) -> "ForeignProgram":
@@ -32,44 +32,54 @@ class ForeignProgram:
         body = function.body
         return ForeignProgram(body.params, body.operations, body.results, (True,) * len(body.results))
 
-    def emit(self, b: Builder, values: Sequence[Value]) -> list[Value]:
-        """Emits the operations; gives the results. Their location is the builder's."""
+    def emit(self, b: Builder, values: Sequence[Value], primal: Location | None = None) -> list[Value]:
+        """Emits the operations; gives the results. They get the builder's location, or
+        `primal` where they depend on no tangent.
+        """
         env = dict(zip(self.params, values, strict=True))
+        linear = set(self.params[len(self.params) - self.tangents :])
         for op in self.operations:
+            place = None if any(v in linear for v in op.operands) else primal
+            if place is None:
+                linear.update(op.results)
             regions = [clone_region(r) for r in op.regions]
             names = [v.name for v in op.results]
-            found = b.emit(op.opdef, [env[v] for v in op.operands], op.attributes, regions, names)
+            found = b.emit(op.opdef, [env[v] for v in op.operands], op.attributes, regions, names, place)
             env.update(zip(op.results, found, strict=True))
         return [env[v] for v in self.results]
 
 
-def jvp_program(
-    op: Operation,
+Finish = Callable[[Region, tuple[bool, ...]], ForeignProgram]
+
+
+def tangent_program(
     apply: Callable[..., list[Any]],
     avals: Sequence[Any],
-    results: Sequence[Any],
     active: Sequence[bool],
     import_program: Callable[[Any, str], Function],
+    finish: Finish,
 ) -> ForeignProgram:
-    """The tangents of a primitive: of its operands, its results and the tangents of `active` operands.
+    """The tangents of a primitive by JAX's rule for it.
 
     Args:
-        op: an application of the primitive.
         apply: applies the primitive to values of JAX.
-        avals, results: the JAX types of its operands and results.
+        avals: the JAX types of its operands.
+        active: which of them have tangents.
+        finish: makes the program from a region and flags. The region's parameters are the operands and their
+            tangents, its results those of the primitive and the tangents of the flagged ones.
     """
     seeds = [a for a, flag in zip(avals, active, strict=True) if flag]
 
     def program(push: _Push) -> ForeignProgram:
         given: list[bool] = []
         closed = jax.make_jaxpr(_pushed(push, apply, active, given))(*avals, *seeds)
-        return _beside(op, import_program(closed, "jvp").body, tuple(given))
+        return finish(import_program(closed, "jvp").body, tuple(given))
 
     try:
         found = program(compat.push_forward)
     except NotImplementedError:  # a primitive may have a rule for linearize alone
         return program(_linearized)
-    linear = set(found.params[len(avals) + len(results) :])
+    linear = set(found.params[len(found.params) - len(seeds) :])
     return program(_linearized) if _mixes(found.operations, linear) else found
 
 
@@ -125,30 +135,36 @@ def _mixes(operations: Iterable[Operation], linear: set[Value]) -> bool:
     return False
 
 
-def _beside(op: Operation, body: Region, given: tuple[bool, ...]) -> ForeignProgram:
-    """The part of a jvp that gives tangents, for a place where the primal results are already there."""
+def beside(op: Operation, body: Region, given: tuple[bool, ...]) -> ForeignProgram:
+    """The part of a jvp that gives tangents, for a place where the results of `op` already are. They are
+    parameters, between the operands and the tangents.
+    """
     n, tangents = len(op.operands), body.results[len(op.results) :]
     stand_ins = [Value(v.type, v.name) for v in op.results]
     known = _known(op, body, stand_ins)
     operations = tuple(_on(each, known) for each in _needed(body, tangents, known))
     params = (*body.params[:n], *stand_ins, *body.params[n:])
-    return ForeignProgram(params, operations, tuple(known.get(v, v) for v in tangents), given)
+    results = tuple(known.get(v, v) for v in tangents)
+    return ForeignProgram(params, operations, results, given, len(body.params) - n)
+
+
+def whole(op: Operation, body: Region, given: tuple[bool, ...]) -> ForeignProgram:
+    """All of a jvp: results, and tangents."""
+    tangents = len(body.params) - len(op.operands)
+    return ForeignProgram(body.params, body.operations, body.results, given, tangents)
 
 
 def _known(op: Operation, body: Region, results: Sequence[Value]) -> dict[Value, Value]:
     """What in the jvp equals a result of the operation itself.
 
     That is the same primitive on the same operands. What the jvp gives as primal results may differ from it
-    where results mean nothing (above the diagonal in `cholesky`), except in the user's own rules.
+    where results mean nothing (above the diagonal in `cholesky`).
     """
     known: dict[Value, Value] = {}
     operands, key = body.params[: len(op.operands)], parameter_key(op.attributes)
     for each in body.operations:
         if each.opdef is op.opdef and each.operands == operands and parameter_key(each.attributes) == key:
             known.update(zip(each.results, results, strict=True))
-    if op.name in _USERS:
-        primal = zip(body.results, results, strict=False)
-        known.update((v, result) for v, result in primal if v not in body.params)
     return known
 
 

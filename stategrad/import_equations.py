@@ -43,6 +43,7 @@ class Importer:
         self._env: dict[Any, Value] = {}
         self._constants: dict[Any, Value] = {}
         self._captured: dict[int, Value] = {}
+        self._kept: list[Any] = []
         self.flags: dict[Value, Value] = {}
 
     # ------------------------------------------------------------------ programs
@@ -107,6 +108,7 @@ class Importer:
             if isinstance(value, compat.Tracer):
                 raise ClosureError(f"a nested program of JAX closes over {value}, a value of another trace")
             found = self._constants[id(value)] = self._constant(value)
+            self._kept.append(value)  # so that no other array gets its id
         return found
 
     def _constant(self, value: Any) -> Value:
@@ -114,7 +116,9 @@ class Importer:
         if of.dtype.kind == "k":
             data, impl = jax.random.key_data(value), jax.random.key_impl(value)
             return self.apply(lambda x: jax.random.wrap_key_data(x, impl=impl), [self._constant(data)])[0]
-        return self.b.constant(value if of.shape else np.asarray(value)[()], of)
+        if isinstance(value, jax.Array) and of.shape:
+            return self.b.constant(value, of)
+        return self.b.constant(np.asarray(value, of.dtype.numpy)[()], of)
 
     def _atom(self, atom: Any, shape: tuple[int, ...]) -> Value:
         """A variable or a literal of an equation; `shape` is what a scalar literal would be broadcast to."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from stategrad.ir import Cell, Function, IRTypeError, Names, Region, Type
+from stategrad.ir import Cell, Function, IRTypeError, Names, Type
+from stategrad.passes import with_local_cells
 
 from . import jax_compat as compat
 from .arguments import argument_names, check_leaves, function_name, identifier, leaf_paths, shown
@@ -137,7 +138,7 @@ def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str
     params = imported.function.params[len(imported.captured) :]
     for param, name in zip(params, names, strict=True):
         param.name = identifier(name)
-    function = _with_locals(imported.function, cells.local)
+    function = with_local_cells(imported.function, cells.local)
     trees = tuple(tree.children()[0].children())
     return Traced(
         function, cells.leaves, tuple(imported.captured), out_tree, results, retyped, tuple(names), trees
@@ -147,12 +148,6 @@ def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str
 def _retyped(frame: Frame) -> tuple[Retyped, ...]:
     """The States of outside that the function leaves with another structure or type."""
     return tuple(Retyped(frame.seen[c], h) for c, h in frame.retyped.items() if c not in frame.created)
-
-
-def _with_locals(function: Function, local: list[Cell]) -> Function:
-    body = function.body
-    body = Region(body.params, body.operations, body.results, (*body.locals, *local), body.location)
-    return Function(function.name, body, function.attributes, function.location)
 
 
 class _Cells:

@@ -56,6 +56,18 @@ def ratio(of: Measure | None, by: Measure | None) -> Measure | None:
     return Measure(by.kind, by.unit**-1) if of is None else Measure(of.kind, of.unit / by.unit)
 
 
+def product(first: Measure | None, second: Measure | None) -> Measure | None:
+    """The measure of a product."""
+    if first is None or second is None:
+        return first or second
+    return Measure(first.kind, first.unit * second.unit)
+
+
+def taken_apart(given: Any) -> tuple[Any, Measure | None]:
+    """A number without its unit, and that."""
+    return (given.mantissa, Measure(type(given), given.unit)) if _is_quantity(given) else (given, None)
+
+
 def quantity(array: Any, measure: Measure | None) -> Any:
     """A number with a unit; a plain number where the dimensions cancel, with the scale of the unit in it."""
     if measure is None:

@@ -97,7 +97,7 @@ class GoldenItem(pytest.Item):
             found = run_golden(golden, Path(folder))
         if str(found) == text:
             return
-        if self.config.getoption("--update-golden"):
+        if self.config.getoption("--update-golden") and golden.outcome in ("", found.outcome):
             self.path.write_text(str(found), encoding="utf-8")
         else:
             right = f"If this is right: pytest --update-golden {self.path}"

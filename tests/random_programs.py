@@ -7,7 +7,7 @@ changes.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,9 +52,9 @@ SHAPES = (
 )
 
 
-def random_program(seed: int, float_type: str = "f64") -> Program:
-    """The program of that seed."""
-    return _Generator(seed, float_type).program()
+def random_program(seed: int, float_type: str = "f64", unbounded: bool = False) -> Program:
+    """The program of that seed; an `unbounded` one has `while` loops too, so it has no gradient."""
+    return _Generator(seed, float_type, unbounded).program()
 
 
 def random_inputs(types: Sequence[Type], seed: int) -> list[np.ndarray]:
@@ -79,10 +79,13 @@ class _Block:
 
 
 class _Generator:
-    def __init__(self, seed: int, float_type: str) -> None:
+    def __init__(self, seed: int, float_type: str, unbounded: bool) -> None:
         self.seed = seed
         self.r = random.Random(seed)
         self.shape = SHAPES[self.r.randrange(len(SHAPES))]
+        if unbounded:
+            kinds = (*self.shape.structured, "while", "while", "while")
+            self.shape = replace(self.shape, structured=kinds)
         of = dtype(float_type)
         self.S, self.V, self.M = Type(of), Type(of, (3,)), Type(of, (3, 3))
         self.cells = {
@@ -278,3 +281,24 @@ class _Generator:
             callee = self.r.choice(self.functions)
             operands = [self.pick(block, v.type) for v in callee.params]
             block.values += block.b.emit(lookup("call"), operands, {"callee": callee})
+
+    def make_while(self, block: _Block, depth: int) -> None:
+        """A loop of few steps; now and then its condition changes a cell."""
+        r, carry = self.r, self.r.choices([self.S, self.V, self.M], k=self.r.randint(0, 2))
+        operands = [block.b.constant(0, I32), *(self.pick(block, t) for t in carry)]
+        operands += [*(self.pick(block, t) for t in (self.S, self.V, self.M)), *self.some_operands(block)]
+        first = 1 + len(carry)
+        test = _Block([Value(v.type, "t") for v in operands[: first + 3]])
+        if r.random() < 0.3:
+            self.store(test, test.b.write)
+        going = test.b.lt(test.params[0], test.b.constant(r.randint(0, 3), I32))
+        condition = test.b.region(test.params, [going])
+
+        params = [Value(v.type, "u") for v in (*operands[:first], *operands[first + 3 :])]
+        inside = self.inner(params, depth, carry)
+        step = Builder()
+        step.locals, step.operations = list(inside.locals), list(inside.operations)
+        count = step.add(params[0], step.constant(1, I32))
+        body = step.region(params, [count, *inside.results])
+        attributes = {"carry": first, "cond_const": 3}
+        block.values += block.b.emit(lookup("while"), operands, attributes, [condition, body])[1:]

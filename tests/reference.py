@@ -65,6 +65,8 @@ def _operation(op: Operation, args: Sequence[Any], state: dict[Cell, Any], xp: A
         case "cond":
             chosen = min(max(int(_real(args[0])), 0), len(op.regions) - 1)
             return _region(op.regions[chosen], args[1:], state, xp)
+        case "while":
+            return _while(op, args, state, xp)
         case "remat":
             return _region(op.regions[0], args, state, xp)
         case "call":
@@ -87,6 +89,14 @@ def _scan(op: Operation, args: Sequence[Any], state: dict[Cell, Any], xp: Any) -
         for s, r in zip(stacks, op.results[k:], strict=True)
     ]
     return [*carry, *stacked]
+
+
+def _while(op: Operation, args: Sequence[Any], state: dict[Cell, Any], xp: Any) -> list[Any]:
+    k, n = op.attributes["carry"], op.attributes["carry"] + op.attributes["cond_const"]
+    carry = list(args[:k])
+    while _region(op.regions[0], [*carry, *args[k:n]], state, xp)[0]:
+        carry = _region(op.regions[1], [*carry, *args[n:]], state, xp)
+    return carry
 
 
 def _real(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Loops without bounds and derivatives that do not exist: errors say what, where and what to write instead."""
+"""Loops without bounds, and derivatives that do not exist: what errors say, and where."""
 
 import numpy as np
 import pytest
@@ -43,6 +43,15 @@ def test_reverse_mode_through_while_names_the_bounded_loop_and_the_line():
     module = parse(HALVING)
     with pytest.raises(DerivativeError, match=r"(?s)bounded_while_loop.*scan.*loop\.py.*3"):
         gradient_function(module.functions["f"], [0])
+
+
+def test_forward_mode_needs_no_bound():
+    """The state halves four times: the tangent of its end is a sixteenth, the count has none."""
+    module = parse(HALVING)
+    f, s = module.functions["f"], module.cells["s"]
+    made = jvp_function(f, [0], [s], None, [s])
+    found, state = evaluate(made, scalars(0.0, 1.0, 1.0), {s: np.float64(1)})
+    assert [float(x) for x in found] == [4, 1, 0.0625] and state[s] == 0.0625
 
 
 def test_an_inactive_while_may_stand_in_a_differentiated_program():

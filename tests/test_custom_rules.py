@@ -52,9 +52,7 @@ def test_a_backward_rule_sees_the_state_as_it_was_at_the_call(weight):
 
 
 def test_rules_in_a_loop_see_the_state_of_their_step(weight):
-    function = custom_jvp(
-        lambda x: jnp.sin(x) * weight.value, lambda x, t: jnp.cos(x) * t * weight.value * 100
-    )
+    function = custom_jvp(lambda x: jnp.sin(x) * weight.value, lambda x, t: jnp.cos(x) * t * weight.value * 9)
 
     def loss(x):
         def step(c, _):

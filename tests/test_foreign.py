@@ -185,6 +185,17 @@ def test_primal_results_are_not_computed_again():
     assert ops.count("jax.qr") == 1
 
 
+def test_only_the_forward_rule_of_a_custom_vjp_runs():
+    function = jax.custom_vjp(lambda x: jnp.exp(x))
+    function.defvjp(lambda x: ((y := jnp.exp(x)), y), lambda y, ct: (ct * y,))
+    program = gradient_function(imported(lambda x: function(x), V), [0])
+    ops = [op.name for op in walk(program.body)]
+    assert ops.count("exp") == 1
+    assert "jax.custom_vjp_call" not in ops
+    forward = {str(op.location) for op in walk(program.body) if op.name == "exp"}
+    assert not any("linearize" in place for place in forward)
+
+
 def test_what_jax_cannot_differentiate_is_an_error_with_the_line():
     def function(x):
         return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((4,), np.float32), x)

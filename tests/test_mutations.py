@@ -88,6 +88,18 @@ MISTAKES = {
         "elif op.operands[0] in live:",
         "elif op.operands[0] in live and effect == Effect.WRITE:",
     ),
+    "forward: a loop of no steps has its body's end": (
+        SCAN,
+        "forward",
+        'child.exit if op.attributes["length"] else steady.cells',
+        "child.exit",
+    ),
+    "forward: a branch is forgotten at its end": (
+        cond.Cond,
+        "forward",
+        "frozenset().union(*(c.exit for c in children))",
+        "children[0].exit",
+    ),
     "transpose: a take without a cotangent clears nothing": (
         *EFFECT,
         "b.take(cell=shadow)\n            self._cells.discard(cell)",

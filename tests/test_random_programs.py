@@ -40,6 +40,14 @@ def test_derivatives(some):
         each(some, check)
 
 
+@pytest.mark.parametrize("some", seeds(120, 30))
+def test_forward_mode_through_unbounded_loops(some):
+    for seed in some:
+        program = random_program(seed, unbounded=True)
+        checks.threading(program)
+        checks.tangents(program)
+
+
 @pytest.mark.parametrize("some", seeds(60, 15))
 def test_every_pass_makes_well_formed_programs(some):
     each(some, checks.well_formed)

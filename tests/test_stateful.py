@@ -372,3 +372,30 @@ def test_under_disable_jit(states):
     np.testing.assert_allclose(gw, expected_gw, rtol=1e-5)
     np.testing.assert_allclose(gx, expected_gx, rtol=1e-5)
     assert n.value == 6
+
+
+def test_compiled_ahead_of_time():
+    w = sg.State(1.0, name="w")
+
+    @sg.jit(static_argnums=1)
+    def step(x, n):
+        w.value = w.value * x**n
+        return w.value
+
+    lowered = step.lower(2.0, 3)
+    assert "module @jit_step" in lowered.as_text()
+    compiled = lowered.compile()
+    assert (compiled(2.0, 3), compiled(3.0, 3)) == (8.0, 216.0)
+    assert w.value == 216.0
+    assert compiled.cost_analysis()["flops"] > 0
+    assert compiled.memory_analysis().argument_size_in_bytes >= 8
+    gradient = sg.grad(lambda x: x * w.value, grad_states=w).lower(2.0).compile()
+    assert gradient(4.0) == 4.0
+
+
+def test_under_debug_nans():
+    with jax.debug_nans(True):
+        assert sg.grad(lambda x: x**2)(2.0) == 4.0
+        for bad in (sg.jit(jnp.log), sg.grad(jnp.log)):
+            with pytest.raises(FloatingPointError):
+                bad(jnp.nan)

@@ -372,3 +372,24 @@ def test_a_branch_may_save_a_key():
     for train in (jnp.asarray(True), jnp.asarray(False)):
         found = stategrad.jit(stategrad.grad(loss))(x, key, train)
         assert np.allclose(found, jax.grad(loss)(x, key, train), rtol=1e-6)
+
+
+def test_a_state_made_inside_and_changed_in_a_shared_function_is_differentiated():
+    def total(x):
+        seen = stategrad.State(jnp.float32(0))
+
+        @jax.jit
+        def add(v):
+            seen.value = seen.value + jnp.sin(v)
+            return seen.value
+
+        y = add(x)
+        return (y + add(y)) * seen.value
+
+    def plain(x):
+        y = jnp.sin(x)
+        end = y + jnp.sin(y)
+        return (y + end) * end
+
+    assert np.allclose(stategrad.jit(stategrad.grad(total))(1.0), jax.grad(plain)(1.0))
+    assert np.allclose(stategrad.grad(stategrad.grad(total))(1.0), jax.grad(jax.grad(plain))(1.0))

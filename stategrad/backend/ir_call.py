@@ -22,7 +22,7 @@ class Program:
         derived: programs made from this one, by what was asked for: see `derivatives`.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "derived", "effects", "function", "results")
+    __slots__ = ("__weakref__", "_compiled", "_eager", "derived", "effects", "function", "results")
 
     def __init__(self, function: Function) -> None:
         if function.effects:
@@ -33,6 +33,7 @@ class Program:
         self.effects = frozenset(jax_effects(function))
         self.derived: dict[Any, Any] = {}
         self._compiled: Callable[..., list[jax.Array]] | None = None
+        self._eager: Callable[..., list[jax.Array]] | None = None
 
     def derive(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make()` gives; made once for each key."""
@@ -47,6 +48,13 @@ class Program:
         if self._compiled is None:
             self._compiled = jax.jit(_named(self))
         return self._compiled
+
+    @property
+    def eager(self) -> Callable[..., list[jax.Array]]:
+        """The same again: `compiled` may be under way, when JAX runs what is in it step by step."""
+        if self._eager is None:
+            self._eager = jax.jit(_named(self))
+        return self._eager
 
     def bind(self, *args: Any) -> list[Any]:
         """Applies the program under whatever JAX trace is current."""
@@ -92,10 +100,9 @@ def _advice(name: str) -> str:
 
 
 def _run(*args: Any, program: Program) -> list[jax.Array]:
-    if jax_compat.jit_is_disabled():  # there is no Python to step through: compiled all the same
-        with jax.disable_jit(False):
-            return program.compiled(*args)
-    return program.compiled(*args)
+    # There is no Python in it to step through, by hand or in search of a NaN: it is compiled all the same.
+    with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        return program.eager(*args)
 
 
 def _lower(ctx: Any, *args: Any, program: Program) -> Sequence[Any]:

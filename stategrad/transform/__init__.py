@@ -3,13 +3,17 @@
 from .branches import cond, ifelse, switch
 from .derivative import Derivative
 from .finder import StateFinder, eval_shape
+from .fwd_grad import fwd_grad
 from .gradient import grad, value_and_grad
 from .gradient_transform import GradientTransform
 from .jit import Jitted, jit
+from .jvp import hvp, jvp
 from .loops import checkpointed_for_loop, checkpointed_scan, for_loop, scan
 from .progress import ProgressBar
 from .remat import checkpoint, remat, stop_gradient
 from .stages import Staging, make_ir
+from .vector_grad import vector_grad
+from .vjp import linearize, vjp
 from .while_loops import bounded_while_loop, while_loop
 
 __all__ = [
@@ -26,14 +30,20 @@ __all__ = [
     "cond",
     "eval_shape",
     "for_loop",
+    "fwd_grad",
     "grad",
+    "hvp",
     "ifelse",
     "jit",
+    "jvp",
+    "linearize",
     "make_ir",
     "remat",
     "scan",
     "stop_gradient",
     "switch",
     "value_and_grad",
+    "vector_grad",
+    "vjp",
     "while_loop",
 ]

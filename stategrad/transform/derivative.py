@@ -4,14 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import jax
-
 from stategrad.arguments import function_name
 
 from .bound import Bound, without_self
 from .engine import Engine
 from .selection import Request
-from .stages import Staging
+from .stages import Lowered, Staging
 from .staging import Recipe
 from .static import Static
 
@@ -81,7 +79,7 @@ class Derivative:
         """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
         return Staging(self._engine, args, kwargs)
 
-    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
         return self.trace(*args, **kwargs).lower()
 

@@ -107,7 +107,7 @@ class Engine:
                 raise
 
     def _new_plan(self) -> Plan:
-        return Plan((), (), self._stage_once, self.donate)
+        return Plan((), (), self._stage_once, self.donate, function_name(self.fn))
 
     def _find_version(self) -> _Version:
         """The version for the values as they are now: an earlier one, or a new one. It comes to the front."""

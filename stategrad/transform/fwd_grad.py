@@ -71,7 +71,9 @@ def _estimate(
             return {n: (v * slope).astype(v.dtype) for n, v in direction.items()}
 
         products = jax.vmap(product)(_keys(key, draws))
-        gradient = inputs.build({n: jnp.mean(p, 0) for n, p in products.items()})
+        gradient = inputs.build(
+            {n: jnp.mean(p, 0) for n, p in products.items()}, *point.selection.value_measures
+        )
         return request.outcome(gradient, *point.split(ran))
 
     return estimate
@@ -102,8 +104,8 @@ def _count(tangent_size: Any) -> int:
         count = 0
     if count < 1:
         raise GradientError(
-            f"tangent_size of fwd_grad{user_line()} is {tangent_size!r}, expected how many directions to draw: "
-            "1 or more, or None for one"
+            f"tangent_size of fwd_grad{user_line()} is {tangent_size!r}, expected the number of directions "
+            "to draw, 1 or more, or None for one"
         )
     return count
 

@@ -44,8 +44,9 @@ class GradientTransform(Derivative):
         transform: see above. It sees a State that `grad_states` holds twice only once.
         grad_states, argnums, return_value, has_aux, check_states: as for `grad`.
         transform_params: further keyword arguments of `transform`.
-        unit_aware: `transform` sees the mantissas of quantities, and its gradients (or Jacobians) get the unit
-            of the value over that of what they are by. A transform of saiunit sees the quantities themselves.
+        debug_nan: raise `NonFiniteError`, and commit nothing, if something is not finite.
+        unit_aware: `transform` sees the mantissas of quantities, and its gradients (or Jacobians) get the
+            unit of the value over that of what they are by. One of saiunit's sees the quantities themselves.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Attributes:
@@ -78,6 +79,7 @@ class GradientTransform(Derivative):
         has_aux: bool | None = False,
         transform_params: dict[str, Any] | None = None,
         check_states: bool = True,
+        debug_nan: bool = False,
         *,
         unit_aware: bool = False,
         static_argnums: Any = None,
@@ -98,7 +100,9 @@ class GradientTransform(Derivative):
         if params or transform not in _OURS:
             self._applied = Applied(target, transform, params, self.request, static)
             recipe = AsIs()
-        self._engine = Engine(self._applied or target, recipe, static, retrace=True, donate=False)
+        self._engine = Engine(
+            self._applied or target, recipe, static, retrace=True, donate=False, debug_nan=debug_nan
+        )
         self._bound = Bound(
             lambda instance: type(self)(
                 target.__get__(instance),
@@ -109,6 +113,7 @@ class GradientTransform(Derivative):
                 has_aux,
                 transform_params,
                 check_states,
+                debug_nan,
                 unit_aware=unit_aware,
                 static_argnums=without_self(static_argnums),
                 static_argnames=static_argnames,

@@ -4,14 +4,12 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
-import jax
-
 from stategrad.state_primitives import thread
 
 from .bound import Bound, without_self
 from .engine import Engine
 from .recipes import AsIs
-from .stages import Staging
+from .stages import Lowered, Staging
 from .static import Static
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,7 +44,7 @@ class Jitted:
         """
         return Staging(self._engine, args, kwargs)
 
-    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`, as on a `jax.jit` function."""
         return self.trace(*args, **kwargs).lower()
 

@@ -59,7 +59,7 @@ def jvp(
         TraceError, StateError: as for `jit`.
     """
     states, given = _directions(grad_states, state_tangents, "jvp")
-    request = Request(states, None, bool(has_aux), False, check_states)
+    request = Request(states, None, bool(has_aux), False, check_states, keep_units=True)
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "jvp")
     with LOCK:
@@ -82,6 +82,7 @@ def hvp(
     has_aux: bool = False,
     return_value: bool = False,
     check_states: bool = True,
+    unit_aware: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     **kwargs: Any,
@@ -99,24 +100,26 @@ def hvp(
         grad_states, argnums: what the gradient is taken by, as for `grad`: None means argument 0 without
             `grad_states`, and none with them.
         has_aux, return_value: the result is `(product, value, aux)` with what was not asked for left out.
+        unit_aware: as for `grad`; the direction has the units of what it is a direction of.
         check_states, static_argnums, static_argnames, kwargs: as for `jvp`.
 
     Raises:
         GradientError: as for `grad` and `jvp`.
         TraceError, StateError: as for `jit`.
     """
-    request = Request.of(grad_states, argnums, has_aux, return_value, check_states)
+    request = Request.of(grad_states, argnums, has_aux, return_value, check_states, unit_aware)
     states, given = _directions(grad_states, state_tangents, "hvp")
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "hvp")
     with LOCK:
         point = Point.at(fn, primals, kwargs, static, request)
         point.selection.check_scalar()
-        Request(states, None, check_states=check_states).select(point.traced)
+        Request(states, None, check_states=check_states, keep_units=True).select(point.traced)
         active, arrays = _direction(point, tangents, states, given, "hvp")
         rows = point.inputs.numbers
         ran = point.run(point.pure.curvature(rows, active), arrays)
-    product = point.inputs.build(dict(zip(rows, ran.derivatives, strict=True)))
+    found = dict(zip(rows, ran.derivatives, strict=True))
+    product = point.inputs.build(found, *point.selection.value_measures)
     return request.outcome(product, *point.split(ran))
 
 
@@ -137,8 +140,8 @@ def _directions(grad_states: Any, state_tangents: Any, name: str) -> tuple[Wante
 def _checked_primals(primals: Any, name: str) -> tuple[Any, ...]:
     if not isinstance(primals, (tuple, list)):
         raise GradientError(
-            f"primals of {name}{user_line()} is {primals!r} of type {type(primals).__name__}, expected a tuple "
-            "of the arguments"
+            f"primals of {name}{user_line()} is {primals!r} of type {type(primals).__name__}, expected a "
+            "tuple of the arguments"
         )
     return tuple(primals)
 
@@ -149,8 +152,7 @@ def _direction(
     """The operands that have a tangent, and the tangents."""
     leaves = list(_of_arguments(point, tangents, name))
     if states is not None:
-        parts = StateParts(states, tuple(map(point.entry, states.states)))
-        leaves.extend(parts.leaves(given, "tangent"))
+        leaves.extend(StateParts.of(states, point.entry).leaves(given, "tangent"))
     if not leaves:
         raise GradientError(
             f"{name} of {point.name}{user_line()} is given no tangent to differentiate in the direction of"

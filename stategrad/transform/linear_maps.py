@@ -11,6 +11,7 @@ from stategrad import jax_compat as compat
 from stategrad.backend import Program
 from stategrad.backend.transforms import transposed
 from stategrad.errors import GradientError
+from stategrad.units import Measure
 from stategrad.user_frame import user_line
 
 from .parts import Inputs, Outputs, Place, distinct, shown_part, summed
@@ -79,26 +80,36 @@ class Pullback:
             GradientError: a cotangent of another structure, shape or dtype.
         """
         kind = self._kind
-        found = summed(self._given(cotangent, state_cts))
+        leaves, of = self._given(cotangent, state_cts)
+        found = summed(leaves)
         given = tuple(number in found for number in kind.halves.results)
         if not any(given):
-            return kind.inputs.build({})
+            return kind.inputs.build({}, of)
         program, numbers = kind.transposed(given)
         cotangents = [found[n] for n in kind.halves.results if n in found]
         results = program.bind(*self._residuals, *cotangents)
-        return kind.inputs.build(dict(zip(numbers, results, strict=True)))
+        return kind.inputs.build(dict(zip(numbers, results, strict=True)), of)
 
-    def _given(self, cotangent: Any, state_cts: Any) -> list[tuple[Place, Any]]:
+    def _given(self, cotangent: Any, state_cts: Any) -> tuple[list[tuple[Place, Any]], Measure | None]:
+        """The cotangents, and the unit of their products with the results."""
         outputs = self._kind.outputs
-        found = list(outputs.value.leaves(cotangent, "cotangent"))
-        if outputs.final is not None:
-            return [*found, *outputs.final.leaves(state_cts, "cotangent")]
-        if state_cts is not None:
+        if outputs.final is None and state_cts is not None:
             raise GradientError(
-                f"the pullback of {self._kind.name} is given state_cts{user_line()}, but vjp was not asked for "
-                "any; name their States in final_states=…"
+                f"the pullback of {self._kind.name} is given state_cts{user_line()}, but vjp was not asked "
+                "for any; name their States in final_states=…"
             )
-        return found
+        given = [(outputs.value, cotangent), *([(outputs.final, state_cts)] if outputs.final else [])]
+        if not self._kind.inputs.unit_aware:
+            return [leaf for part, each in given for leaf in part.leaves(each, "cotangent")], None
+        found = [leaf for part, each in given for leaf in part.cotangents(each)]
+        measures = {m and m.unit: m for _, _, m in found}
+        if len(measures) > 1:
+            units = ", ".join(str(unit or 1) for unit in measures)
+            raise GradientError(
+                f"the products of cotangents and results of {self._kind.name} have the units "
+                f"{units}{user_line()}, and cannot be summed"
+            )
+        return [(place, array) for place, array, _ in found], next(iter(measures.values()), None)
 
     def tree_flatten(self) -> tuple[Sequence[Any], Kind]:
         return self._residuals, self._kind
@@ -150,8 +161,8 @@ class LinearMap:
         kind, args, states = self._kind, self._kind.inputs.args or (), self._kind.inputs.states
         if tangents and len(tangents) != len(args):
             raise GradientError(
-                f"the linear function of {kind.name} is given {len(tangents)} tangents{user_line()}, expected "
-                f"{len(args)}, of {shown_part(args)}"
+                f"the linear function of {kind.name} is given {len(tangents)} tangents{user_line()}, "
+                f"expected {len(args)}, of {shown_part(args)}"
             )
         if states is None and state_tangents is not None:
             raise GradientError(

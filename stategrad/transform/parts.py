@@ -1,7 +1,7 @@
 """Tangents and cotangents: what the user gives, checked leaf by leaf, and what the user gets."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from stategrad import jax_compat as compat
 from stategrad.errors import GradientError
 from stategrad.ir import Type
 from stategrad.state import State
+from stategrad.units import Measure, measured, product, quantity, ratio, taken_apart
 from stategrad.user_frame import user_line
 
 from .selection import shown_tree
@@ -46,7 +47,7 @@ class Place:
             if getattr(given, "dtype", None) == _FLOAT0:
                 return None
             raise self._refused(given, what, "None or zeros of jax.dtypes.float0")
-        if not compat.is_array_like(given):
+        if isinstance(given, jax.ShapeDtypeStruct) or not compat.is_array_like(given):
             raise self._refused(given, what, str(self.type))
         array = compat.adopt_type(given, compat.aval_of_type(self.type))
         if compat.type_of_aval(jax.typeof(array)) != self.type:
@@ -59,8 +60,10 @@ class Place:
             f"{self.name} is {self.type}"
         )
 
-    def zero(self) -> Any:
-        """The zero tangent or cotangent of this array."""
+    def found(self, found: Mapping[int, Any]) -> Any:
+        """The tangent or cotangent of this array, zero if there is none."""
+        if self.number is not None and self.number in found:
+            return found[self.number]
         if not self.type.differentiable:
             return np.zeros(self.type.shape, _FLOAT0)
         return jnp.zeros(self.type.shape, compat.jax_dtype(self.type.dtype))
@@ -82,13 +85,7 @@ class Part:
         """
         if given is None:
             return
-        try:
-            leaves = self.tree.flatten_up_to(given)
-        except (TypeError, ValueError):
-            raise GradientError(
-                f"the {what} of {self.name} has the structure {shown_tree(jax.tree.structure(given))}, "
-                f"expected {shown_tree(self.tree)}{user_line()}"
-            ) from None
+        leaves = _up_to(self.tree, given, f"the {what} of {self.name}")
         for place, leaf in zip(self.places, leaves, strict=True):
             array = place.checked(leaf, what)
             if array is not None:
@@ -96,38 +93,70 @@ class Part:
 
     def build(self, found: Mapping[int, Any]) -> Any:
         """The pytree of what was found for each number; zeros elsewhere."""
-        return self.tree.unflatten([found[p.number] if p.number in found else p.zero() for p in self.places])
+        return self.tree.unflatten([p.found(found) for p in self.places])
+
+    # ---- with units: a tangent has the unit of its primal, but a cotangent or derivative has another one
+    def by_unit(self, found: Mapping[int, Any], of: Measure | None) -> Any:
+        """As `build`, for derivatives of something of measure `of`."""
+        bare, measures = measured(self.tree)
+        each = zip(self.places, measures, strict=True)
+        return bare.unflatten([quantity(p.found(found), ratio(of, by)) for p, by in each])
+
+    def cotangents(self, given: Any) -> Iterator[tuple[Place, Any, Measure | None]]:
+        """As `leaves`, for cotangents with any units; also the measure of their products with the values."""
+        bare, measures = measured(self.tree)
+        each: Sequence[Any] = [None] * len(self.places)
+        if given is not None:
+            each = _up_to(bare, given, f"the cotangent of {self.name}")
+        for place, leaf, measure in zip(self.places, each, measures, strict=True):
+            number, unit = taken_apart(leaf)
+            array = place.checked(number, "cotangent")
+            if array is not None:
+                yield place, array, product(unit, measure)
 
 
 @dataclass(frozen=True)
 class StateParts:
-    """A container of States as the user gave it, and the part for each State in it."""
+    """A container of States as the user gave it, and the part for each State in it.
 
-    wanted: WantedStates
+    Attributes:
+        container: its form. It does not hold the States: pullbacks live in JAX's caches.
+    """
+
+    container: WantedStates
     parts: tuple[Part, ...]
+
+    @staticmethod
+    def of(wanted: WantedStates, part: Callable[[State], Part]) -> "StateParts":
+        """The parts that `part` gives for the States."""
+        return StateParts(replace(wanted, states=()), tuple(map(part, wanted.states)))
 
     def leaves(self, given: Any, what: str) -> Iterator[tuple[Place, Any]]:
         """As `Part.leaves`, for a container of the same form."""
-        for part, each in zip(self.parts, spread(self.wanted, given, what), strict=True):
-            yield from part.leaves(each, what)
+        for part, one in self._each(given, what):
+            yield from part.leaves(one, what)
+
+    def _each(self, given: Any, what: str) -> Iterable[tuple[Part, Any]]:
+        each: list[Any] = [None] * len(self.parts)
+        _spread(self.container.fill(range(len(each))), given, each, f"the {what}s of the States")
+        return zip(self.parts, each, strict=True)
 
     def build(self, found: Mapping[int, Any]) -> Any:
         """As `Part.build`, in the container."""
-        return self.wanted.fill([part.build(found) for part in self.parts])
+        return self.container.fill([part.build(found) for part in self.parts])
 
+    def by_unit(self, found: Mapping[int, Any], of: Measure | None) -> Any:
+        """As `Part.by_unit`, in the container."""
+        return self.container.fill([part.by_unit(found, of) for part in self.parts])
 
-def spread(wanted: WantedStates, given: Any, what: str) -> list[Any]:
-    """What a container of the form of `wanted` holds for each State; None where it holds nothing.
-
-    Raises:
-        GradientError: it has another form.
-    """
-    found: list[Any] = [None] * len(wanted.states)
-    _spread(wanted.fill(range(len(found))), given, found, f"the {what}s of the States")
-    return found
+    def cotangents(self, given: Any) -> Iterator[tuple[Place, Any, Measure | None]]:
+        """As `Part.cotangents`, for a container of the same form."""
+        for part, one in self._each(given, "cotangent"):
+            yield from part.cotangents(one)
 
 
 def _spread(form: Any, given: Any, found: list[Any], name: str) -> None:
+    """Puts what a container holds for each number in `form` into `found`; None stands for any part of it."""
     if isinstance(form, int):
         found[form] = given
     elif given is None or form is None:
@@ -146,8 +175,19 @@ def _spread(form: Any, given: Any, found: list[Any], name: str) -> None:
             _spread(inner, each, found, f"{name} at {i}")
     else:
         leaves, tree = jax.tree.flatten(form)
-        for inner, each in zip(leaves, tree.flatten_up_to(given), strict=True):
+        for inner, each in zip(leaves, _up_to(tree, given, name), strict=True):
             found[inner] = each
+
+
+def _up_to(tree: Any, given: Any, name: str) -> list[Any]:
+    """What a pytree holds in place of each leaf of `tree`."""
+    try:
+        return tree.flatten_up_to(given)
+    except (TypeError, ValueError):
+        raise GradientError(
+            f"{name} has the structure {shown_tree(jax.tree.structure(given))}, "
+            f"expected {shown_tree(tree)}{user_line()}"
+        ) from None
 
 
 def _shown(given: Any) -> str:
@@ -157,7 +197,7 @@ def _shown(given: Any) -> str:
         return f"a {type(given).__name__} of {len(given)}"
     if not hasattr(given, "dtype"):
         return f"{given!r} of type {type(given).__name__}"
-    return f"{jnp.dtype(given.dtype).name if given.dtype != _FLOAT0 else 'float0'}{list(np.shape(given))}"
+    return f"{'float0' if given.dtype == _FLOAT0 else given.dtype}{list(np.shape(given))}"
 
 
 # ------------------------------------------------------------------------------------------------ both sides
@@ -168,23 +208,31 @@ class Inputs:
     Attributes:
         args: the arguments; None if there are none to be.
         bare: there is one, and it is not to be put in a tuple.
+        unit_aware: derivatives by them have units.
     """
 
     args: tuple[Part, ...] | None
     bare: bool
     states: StateParts | None
+    unit_aware: bool = False
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """The operands of the program that there is a derivative by, each once, in order."""
         return _numbers((*(self.args or ()), *(self.states.parts if self.states else ())))
 
-    def build(self, found: Mapping[int, Any]) -> Any:
-        """`(by states, by arguments)`, or the one of them that was asked for."""
-        states = None if self.states is None else self.states.build(found)
+    def build(self, found: Mapping[int, Any], of: Measure | None = None) -> Any:
+        """Derivatives of something of measure `of`: `(by states, by arguments)`, or the one of them that was
+        asked for.
+        """
+
+        def built(part: Part | StateParts) -> Any:
+            return part.by_unit(found, of) if self.unit_aware else part.build(found)
+
+        states = None if self.states is None else built(self.states)
         if self.args is None:
             return states
-        args = tuple(part.build(found) for part in self.args)
+        args = tuple(map(built, self.args))
         by_args = args[0] if self.bare else args
         return by_args if self.states is None else (states, by_args)
 

@@ -33,10 +33,16 @@ class Plan:
         written: leaves that some program writes; every program returns a value for each of them.
         stage: gives the program for the arguments of a call.
         donate: whether XLA may reuse the buffers of `written`.
+        name: what XLA's profiles and dumps call the function.
     """
 
     def __init__(
-        self, read: Iterable[Leaf], written: Iterable[Leaf], stage: Callable[[Any, Any], Staged], donate: bool
+        self,
+        read: Iterable[Leaf],
+        written: Iterable[Leaf],
+        stage: Callable[[Any, Any], Staged],
+        donate: bool,
+        name: str,
     ) -> None:
         self.written_leaves = tuple(dict.fromkeys(written))
         self.read_leaves = tuple(leaf for leaf in dict.fromkeys(read) if leaf not in set(self.written_leaves))
@@ -47,7 +53,8 @@ class Plan:
         self.sharing_epoch = -1
         self._stage = stage
         self._programs: list[Staged] = []
-        self.jitted = jax.jit(self._run, donate_argnums=(0,) if donate else ())
+        self.name = name
+        self.jitted = jax.jit(_named(self._run, name), donate_argnums=(0,) if donate else ())
 
     def covers(self, staged: Staged) -> bool:
         """Whether the plan holds all that a program touches, and donates nothing that it must not."""
@@ -65,6 +72,7 @@ class Plan:
             (*self.written_leaves, *staged.outputs),
             self._stage,
             self.donate and not staged.program.effects,
+            self.name,
         )
 
     @property
@@ -72,8 +80,11 @@ class Plan:
         """Whether no State has got another structure since the plan was made."""
         return self.structure_epoch == Epochs.structure
 
-    def call(self, args: Any, kwargs: Any) -> Any:
+    def call(self, args: Any, kwargs: Any, run: Callable[..., Any] | None = None) -> Any:
         """Runs the function and commits what it writes: everything, or nothing if an exception comes out.
+
+        Args:
+            run: what to run instead of `jitted`: the same, compiled ahead of time.
 
         Raises:
             Uncovered: the program touches more than the plan holds; nothing has happened.
@@ -85,7 +96,7 @@ class Plan:
         try:
             # The arrays must be in the box before any bytecode runs: an interrupt in between would lose
             # donated ones.
-            box.extend(starmap(self.jitted, (operands,)))
+            box.extend(starmap(run or self.jitted, (operands,)))
             written, results = box[0]
             for slot, array in zip(self.written, written, strict=True):
                 slot.array = array
@@ -130,6 +141,14 @@ class Plan:
         results, new = staged.split(staged.program.bind(*operands, *staged.captured, *leaves))
         values.update(zip(staged.outputs, new, strict=True))
         return [values[leaf] for leaf in self.written_leaves], {len(self._programs) - 1: results}
+
+
+def _named(run: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def named(written: list[Any], read: list[Any], args: Any, kwargs: Any) -> Any:
+        return run(written, read, args, kwargs)
+
+    named.__name__ = named.__qualname__ = name
+    return named
 
 
 def _store(retyped: Retyped, leaves: list[Any]) -> None:

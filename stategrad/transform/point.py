@@ -111,7 +111,7 @@ class Point:
             module_of(traced),
         )
 
-    # ------------------------------------------------------------------------------------------------ the sides
+    # ---------------------------------------------------------------------------------------------- the sides
     @cached_property
     def inputs(self) -> Inputs:
         """What the request differentiates by."""
@@ -119,16 +119,13 @@ class Point:
         states, args = request.states, None
         if request.argnums is not None:
             args = tuple(self.argument(n) for n in resolve_argnums(request.argnums, count, self.name))
-        parts = StateParts(states, tuple(map(self.entry, states.states))) if states else None
-        return Inputs(args, not is_sequence(request.argnums), parts)
+        parts = None if states is None else StateParts.of(states, self.entry)
+        return Inputs(args, not is_sequence(request.argnums), parts, request.unit_aware)
 
     @cached_property
     def outputs(self) -> Outputs:
         """What the request differentiates, and the final States."""
-        final = self.final
-        return Outputs(
-            self.value, StateParts(final, tuple(map(self.end, final.states))) if final is not None else None
-        )
+        return Outputs(self.value, None if self.final is None else StateParts.of(self.final, self.end))
 
     @property
     def name(self) -> str:
@@ -150,7 +147,7 @@ class Point:
     @cached_property
     def value(self) -> Part:
         """What the function returns, without aux."""
-        tree = self.selection.value_tree
+        tree = self.selection.full_value_tree
         paths, _ = jax.tree_util.tree_flatten_with_path(tree.unflatten(range(tree.num_leaves)))
         places = tuple(
             Place(f"the result{jax.tree_util.keystr(path)} of {self.name}", _type(self.pure, i), i)
@@ -213,7 +210,7 @@ def _state_part(
 
 
 def _with_final(traced: Traced, states: Sequence[State]) -> tuple[Traced, tuple[Cell, ...]]:
-    """The same with a cell for every leaf of the States that end as they began in type; and all these cells."""
+    """The same with a cell for every leaf of the States whose type stays; and all these cells."""
     retyped = {r.state for r in traced.retyped}
     leaves, names = dict(traced.leaves), Names(c.name for c in traced.leaves)
     cells = {leaf: cell for cell, leaf in leaves.items()}

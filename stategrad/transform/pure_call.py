@@ -1,4 +1,4 @@
-"""A call of a function with States as a pure function, for gradient transforms that know nothing of States."""
+"""A call of a function with States as a pure function, for transforms that know nothing of States."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -118,8 +118,7 @@ class Forms:
         request, traced = selection.request, selection.traced
         args = tuple(traced.argument_trees[n] for n in chosen_arguments(request, len(traced.argument_trees)))
         states = request.states.states if request.states else ()
-        value = traced.tree.children()[0] if request.has_aux else traced.tree
-        return Forms(args, {s: s.held().structure for s in states}, value)
+        return Forms(args, {s: s.held().structure for s in states}, selection.full_value_tree)
 
 
 class PureCall:

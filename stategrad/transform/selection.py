@@ -32,6 +32,8 @@ class Request:
     return_value: bool = False
     check_states: bool = True
     unit_aware: bool = False
+    keep_units: bool = False
+    """Instead: what is asked for are tangents, which have the units of what they are tangents of."""
 
     @staticmethod
     def of(
@@ -125,26 +127,47 @@ class Selection:
         return (*by_args, *(f"the {what} by the State {c.name!r}" for c in self.wanted))
 
     # ------------------------------------------------------------------ the differentiated value
+    @property
+    def full_value_tree(self) -> Any:
+        """The pytree of the differentiated value: what the function returned, without aux."""
+        tree = self.traced.tree
+        if not self.request.has_aux:
+            return tree
+        if not _is_pair(tree):
+            name = self.traced.function.name
+            raise GradientError(
+                f"with has_aux=True, {name} must return a pair (value, aux), not {shown_tree(tree)}"
+            )
+        return tree.children()[0]
+
     @cached_property
     def _value(self) -> tuple[Any, tuple[Measure | None, ...]]:
-        name, tree = self.traced.function.name, self.traced.tree
-        if self.request.has_aux:
-            if not _is_pair(tree):
-                raise GradientError(
-                    f"with has_aux=True, {name} must return a pair (value, aux), not {shown_tree(tree)}"
-                )
-            tree = tree.children()[0]
-        return _measured(tree, self.request, f"what {name} returns")
+        return _measured(self.full_value_tree, self.request, f"what {self.traced.function.name} returns")
 
     @property
     def value_tree(self) -> Any:
-        """The pytree of the differentiated value: what the function returned, without aux and units."""
+        """The same without units, if the request is unit-aware."""
         return self._value[0]
 
     @property
     def value_measures(self) -> tuple[Measure | None, ...]:
         """The unit of each leaf of the value, if the request is unit-aware."""
         return self._value[1]
+
+    def common_measure(self) -> Measure | None:
+        """The unit that all leaves of the value have.
+
+        Raises:
+            GradientError: they have different ones, and cannot be summed.
+        """
+        units = {m.unit if m else None: m for m in self.value_measures}
+        if len(units) > 1:
+            raise GradientError(
+                f"{self.traced.function.name} returns values with the units "
+                f"{', '.join(str(u) if u is not None else '1' for u in units)}, which cannot be summed; "
+                "use jacrev or jacfwd, or return one of them and the others as aux"
+            )
+        return next(iter(units.values()), None)
 
     def split_value(self, results: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
         """The value, and aux in a tuple of its own if there is any, from the leaves of what the function
@@ -213,8 +236,10 @@ def _measured(tree: Any, request: Request, what: str) -> tuple[Any, tuple[Measur
     """A pytree without its quantities, and the units of its leaves; only if the request is unit-aware.
 
     Raises:
-        GradientError: it is not, and there are units.
+        GradientError: it is not, and there are units that matter.
     """
+    if request.keep_units:
+        return tree, (None,) * tree.num_leaves
     bare, measures = measured(tree)
     if request.unit_aware:
         return bare, measures

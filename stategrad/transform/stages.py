@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 
+from stategrad.errors import StateError
 from stategrad.ir import Function, Module, to_text
 from stategrad.passes import Hook
+from stategrad.state import LOCK
 from stategrad.trace import trace
 
 from .engine import Engine
@@ -44,21 +46,59 @@ class Staging:
         """Runs the passes; `hook` sees the module after each, for printing, timing or dumping it."""
         return stage(self._traced, self._engine.recipe.derive(self._traced), hook)
 
-    def lower(self) -> jax.stages.Lowered:
-        """StableHLO: `.as_text()`, `.compile()` and what JAX offers on that (`cost_analysis`,
-        `memory_analysis`, …).
-        """
+    def lower(self) -> "Lowered":
+        """StableHLO, ready to be compiled."""
         staged = self._staged
         donate = self._engine.donate and not staged.program.effects
-        plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate)
+        plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate, staged.program.function.name)
         written, read = ([slot.array for slot in slots] for slots in (plan.written, plan.read))
-        return plan.jitted.lower(written, read, self._args, self._kwargs)
+        return Lowered(plan, plan.jitted.lower(written, read, self._args, self._kwargs), self._engine)
 
     def as_text(self) -> str:
         """The IR before any pass, as text."""
         return to_text(self.module)
 
     __str__ = as_text
+
+
+class Lowered:
+    """A function lowered to StableHLO for some arguments; has all that JAX's own object of this kind has."""
+
+    def __init__(self, plan: Plan, lowered: jax.stages.Lowered, engine: Engine) -> None:
+        self._plan = plan
+        self._lowered = lowered
+        self._engine = engine
+
+    def compile(self, *args: Any, **kwargs: Any) -> "Compiled":
+        """Compiles it; the arguments are those of JAX's method."""
+        return Compiled(self._plan, self._lowered.compile(*args, **kwargs), self._engine)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lowered, name)
+
+
+class Compiled:
+    """A compiled function for arguments of one combination of types. A call reads the States and commits what
+    it writes to them, as a call of the function itself does. Also has `as_text`, `cost_analysis`,
+    `memory_analysis` and what else JAX's own object of this kind has.
+    """
+
+    def __init__(self, plan: Plan, compiled: jax.stages.Compiled, engine: Engine) -> None:
+        self._plan = plan
+        self._compiled = compiled
+        self._engine = engine
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = self._engine.static.hide(args, kwargs)
+        if not self._plan.current:
+            raise StateError(
+                "a State has got another pytree structure since the function was lowered; lower it again"
+            )
+        with LOCK:
+            return self._plan.call(args, kwargs, self._compiled)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
 
 
 def make_ir(fn: Any) -> Any:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stategrad.backend import Program
-from stategrad.ir import Function, Module
+from stategrad.errors import GradientError
+from stategrad.ir import DerivativeError, Function, Module
 from stategrad.passes import (
     CANONICALISE,
     SIMPLIFY,
     Hook,
     Pass,
+    PassError,
     Pipeline,
     Step,
     ThreadState,
@@ -85,9 +87,20 @@ def module_of(traced: Traced) -> Module:
 def stage(traced: Traced, derived: Derived, hook: Hook | None = None, wired: bool = False) -> Staged:
     """Runs the passes; `hook` sees the module before the first and after each. `wired`: the program has one more
     result, which says whether all the others are finite.
+
+    Raises:
+        GradientError: something on the way has no derivative.
     """
     before = module_of(traced)
-    count = _Count(hook)
+    try:
+        return _run_passes(traced, before, derived, _Count(hook), wired)
+    except PassError as e:
+        if isinstance(e.__cause__, DerivativeError):  # the user's mistake, not the pass's
+            raise GradientError(str(e.__cause__)) from e.__cause__
+        raise
+
+
+def _run_passes(traced: Traced, before: Module, derived: Derived, count: "_Count", wired: bool) -> Staged:
     effectful = (CANONICALISE + Pipeline(derived.passes)).run(before, count.hook)
     start = time.perf_counter()
     threaded = thread_function(_last(effectful))

@@ -25,6 +25,7 @@ class VectorGradientRecipe:
         selection = self.request.select(traced)
         results = tuple(range(selection.value_tree.num_leaves))
         _check_real_results(selection)
+        measure = selection.common_measure()
         of = traced.function.name
         step = Gradient(of=of, wrt=selection.cell_names, args=selection.args, results=results, unit=True)
 
@@ -32,7 +33,8 @@ class VectorGradientRecipe:
             value, aux = selection.split_value(found[: traced.results])
             by_args = found[traced.results : traced.results + len(selection.args)]
             by_cells = found[traced.results + len(selection.args) :]
-            return self.request.outcome(selection.assemble(by_args, by_cells), value, aux)
+            gradients = selection.assemble(by_args, by_cells, measure)
+            return self.request.outcome(gradients, value, aux)
 
         return Derived((step,), build, traced.results)
 
@@ -47,8 +49,8 @@ def _check_real_results(selection: Selection) -> None:
     for value, name in zip(function.results, names, strict=False):
         if value.type.dtype.kind != "f":
             raise GradientError(
-                f"{name} of {function.name} is {value.type}, and vector_grad is of real floating-point results "
-                "only; return it as aux and say has_aux=True"
+                f"{name} of {function.name} is {value.type}, and vector_grad is of real floating-point "
+                "results only; return it as aux and say has_aux=True"
             )
 
 
@@ -70,6 +72,7 @@ def vector_grad(
     has_aux: bool | None = False,
     check_states: bool = True,
     *,
+    unit_aware: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -80,7 +83,8 @@ def vector_grad(
 
     Args:
         fn: gives any pytree of real arrays, or with `has_aux` a pair of that and any pytree.
-        grad_states, argnums, return_value, has_aux, check_states: as for `grad`.
+        grad_states, argnums, return_value, has_aux, check_states, unit_aware: as for `grad`; all results must
+            have one unit.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
@@ -93,6 +97,7 @@ def vector_grad(
         "has_aux": has_aux,
         "return_value": return_value,
         "check_states": check_states,
+        "unit_aware": unit_aware,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
     }

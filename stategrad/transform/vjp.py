@@ -1,8 +1,7 @@
-"""`vjp` and `linearize`: the value of a function at a point, and its derivative there, to be called as often as
-one likes.
-"""
+"""`vjp` and `linearize`: the value of a function at a point, and its derivative there, to be called often."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from stategrad.errors import GradientError
@@ -25,6 +24,7 @@ def vjp(
     has_aux: bool = False,
     final_states: Any = None,
     check_states: bool = True,
+    unit_aware: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     **kwargs: Any,
@@ -50,6 +50,9 @@ def vjp(
         final_states: States of which the final value is differentiated too: the pullback takes their
             cotangents, `pullback(cotangent, state_cts)`, in the same container.
         check_states: a State that the function does not read is an error; otherwise its cotangent is zero.
+        unit_aware: a cotangent may be a quantity of saiunit or a plain number. What comes back has the unit
+            of the cotangent times that of the value, over that of what it is by. Otherwise quantities there
+            are an error.
         static_argnums, static_argnames: arguments that are part of the program.
         kwargs: passed to `fn`.
 
@@ -63,7 +66,8 @@ def vjp(
         TraceError, StateError: as for `jit`.
     """
     request = _request(grad_states, argnums if primals else None, has_aux, check_states)
-    if request.states is None and request.argnums in (None, ()):
+    request = replace(request, unit_aware=unit_aware)
+    if request.states is None and (request.argnums is None or _is_empty(request.argnums)):
         raise _nothing("vjp", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
     with LOCK:
@@ -111,7 +115,8 @@ def linearize(
         GradientError, TraceError, StateError: as for `vjp`.
     """
     request = _request(grad_states, argnums, has_aux, check_states)
-    if request.states is None and (not primals or request.argnums == ()):
+    request = replace(request, keep_units=True)
+    if request.states is None and (not primals or _is_empty(request.argnums)):
         raise _nothing("linearize", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
     with LOCK:
@@ -128,6 +133,10 @@ def linearize(
 def _request(grad_states: Any, argnums: Any, has_aux: bool, check_states: bool) -> Request:
     numbers = tuple(argnums) if is_sequence(argnums) else argnums
     return Request(WantedStates.of(grad_states), numbers, bool(has_aux), False, check_states)
+
+
+def _is_empty(argnums: Any) -> bool:
+    return isinstance(argnums, tuple) and not argnums
 
 
 def _nothing(name: str, argnums: Any) -> GradientError:

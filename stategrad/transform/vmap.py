@@ -1,0 +1,105 @@
+"""`vmap`: a stateful function on many inputs at once, by the batching pass."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+from stategrad.arguments import function_name
+
+from .bound import Bound, without_self
+from .engine import Engine
+from .lanes import Lanes, Mapping
+from .recipes import AsIs
+from .stages import Staging
+from .static import Static
+from .wanted import WantedStates
+
+
+class Vmapped:
+    """A function on many inputs at once; see `vmap`."""
+
+    def __init__(
+        self, fn: Callable[..., Any], mapping: Mapping, argnums: Any, argnames: Any, debug_nan: bool
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self._fn, self._mapping, self._static = fn, mapping, Static.of(fn, argnums, argnames)
+        mapped = functools.wraps(fn)(self._mapped)
+        self._engine = Engine(mapped, AsIs(), self._static, retrace=True, donate=False, debug_nan=debug_nan)
+        self._bound = Bound(
+            lambda it: Vmapped(
+                fn.__get__(it), mapping.without_self(), without_self(argnums), argnames, debug_nan
+            )
+        )
+
+    def _mapped(self, *args: Any, **kwargs: Any) -> Any:
+        """What is traced: each call finds out anew what is mapped."""
+        args, kwargs = self._static.hide(args, kwargs)
+        return Lanes(self._fn, self._mapping, args, kwargs).run()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._engine(args, kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Staging:
+        """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
+        return Staging(self._engine, args, kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
+        return self.trace(*args, **kwargs).lower()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else self._bound.of(instance)
+
+    def __repr__(self) -> str:
+        return f"<vmap of {function_name(self._fn)}>"
+
+
+def vmap(
+    fn: Callable[..., Any] | None = None,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    *,
+    axis_size: int | None = None,
+    in_states: Any = None,
+    out_states: Any = None,
+    debug_nan: bool = False,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Iterable[str] | None = None,
+) -> Any:
+    """A function on many inputs at once, as `jax.vmap`, that may read and write States; also a decorator.
+
+    All elements share the States that are not listed: they read one value, and may only write what is the
+    same for all. A `RandomState` that is not listed and from which the function draws is split: each element
+    draws numbers of its own, and the State is advanced once.
+
+    Args:
+        fn: takes and returns pytrees of arrays.
+        in_axes: the axis of each positional argument that is mapped: an integer, None for an argument that is
+            the same for all, or a prefix of the arguments. Arguments by name are mapped along axis 0.
+        out_axes: where the results carry the new axis; None for what is the same for all.
+        axis_size: how many elements there are, where nothing else says so.
+        in_states: a State, or any container of them, whose value carries a leading axis: each element reads
+            and writes its own slice.
+        out_states: States that all elements find as they are, and that hold a value for each of them, along a
+            new leading axis, at the end.
+        debug_nan: raise `NonFiniteError`, and commit nothing, if something is not finite.
+        static_argnums, static_argnames: arguments that are part of the program.
+
+    Raises:
+        TraceError: an axis does not exist, or mapped axes differ in length.
+        StateError: a value that differs between the elements is written to a State that they share.
+        GradientError: something in `in_states` or `out_states` is no State.
+    """
+    mapping = Mapping(in_axes, out_axes, axis_size, _states(in_states), _states(out_states))
+
+    def mapped(fn: Callable[..., Any]) -> Vmapped:
+        return Vmapped(fn, mapping, static_argnums, static_argnames, debug_nan)
+
+    return mapped if fn is None else mapped(fn)
+
+
+def _states(given: Any) -> tuple[Any, ...]:
+    wanted = WantedStates.of(given)
+    return () if wanted is None else tuple(dict.fromkeys(wanted.states))
