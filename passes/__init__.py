@@ -20,6 +20,7 @@ from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
 from .hooks import DumpTo, Print, Timing, Verify, together
 from .inline import Inline, inline_function
+from .jacobian import Jacobian, jacobian_function
 from .jvp import jvp_function
 from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
@@ -50,6 +51,7 @@ __all__ = [
     "HoistReads",
     "Hook",
     "Inline",
+    "Jacobian",
     "Linearize",
     "Linearized",
     "Pass",
@@ -75,6 +77,7 @@ __all__ = [
     "hoist_invariants_function",
     "hoist_reads_function",
     "inline_function",
+    "jacobian_function",
     "jvp_function",
     "linearize_function",
     "parse_pipeline",

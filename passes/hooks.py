@@ -66,12 +66,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class DumpTo:
-    """Writes every module to `folder`: `0-input.sg`, `1-linearize.sg`, …; line one says what made it."""
+    """Writes every module to `folder`: `00-input.sg`, `01-linearize.sg`, …; line one says what made it."""
 
     folder: Path
 
     def __call__(self, step: Step) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = step.done.name if step.done is not None else "input"
-        path = self.folder / f"{step.index}-{name}.sg"
+        path = self.folder / f"{step.index:02}-{name}.sg"
         path.write_text(f"// {step.index}: {step.title}\n{to_text(step.module)}")

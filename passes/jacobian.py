@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from stategrad.ir import Builder, Cell, Function, IRTypeError, Module, Type, Value
+from stategrad.ir import Builder, Cell, DerivativeError, Function, IRTypeError, Module, Type, Value
 
-from .basis import Shape, dense
+from .basis import dense
 from .derivative_passes import with_functions
 from .gradient import Forward, differentiable_results
 from .inline import inline_function
+from .jvp import jvp_function
 from .local_cells import with_local_cells
 from .names import Fresh, cell_named, function_named
 from .pipeline import Pass, register_pass
@@ -53,25 +54,29 @@ def jacobian_function(
     for group in (args, cells, results):
         if len({*group}) < len(group):
             raise IRTypeError(f"jacobian of @{function.name}: an argument, cell or result is named twice")
+    of = _Of(function, args, cells, results)
     names = Fresh.beside(function, cells=cells)
-    asked = _Asked(Forward(function, args, cells, names), args, cells, results)
-    b = asked.forward.continued()
-    blocks = (_reverse if mode == "reverse" else _forward)(b, asked, names)
+    try:
+        open_function, blocks = _by_halves(of, mode, names)
+    except DerivativeError:
+        if mode == "reverse":
+            raise
+        open_function, blocks = _together(of)
+    b, params, primal = open_function
     found = [
-        blocks.get((i, k)) or b.zeros(_block_type(function.results[r].type, of, mode))
+        blocks.get((i, k)) or b.zeros(_block_type(function.results[r].type, by, mode))
         for i, r in enumerate(results)
-        for k, of in enumerate(asked.types)
+        for k, by in enumerate(of.types)
     ]
-    halves = asked.forward.halves
-    kept = [v for r, v in enumerate(halves.results) if not (instead and r in results)]
+    kept = [v for r, v in enumerate(primal) if not (instead and r in results)]
     made = name or names.functions.fresh(f"{function.name}.jacobian")
-    return b.function(made, halves.params, [*kept, *found], function.location)
+    return b.function(made, params, [*kept, *found], function.location)
 
 
-class _Asked(NamedTuple):
-    """What a Jacobian is taken of and by, in terms of the open halves."""
+class _Of(NamedTuple):
+    """What a Jacobian is taken of and by."""
 
-    forward: Forward
+    function: Function
     args: Sequence[int]
     cells: Sequence[Cell]
     results: Sequence[int]
@@ -79,80 +84,112 @@ class _Asked(NamedTuple):
     @property
     def types(self) -> list[Type]:
         """The types of the inputs: arguments, then cells."""
-        return [*(self.forward.tangent_of(i).type for i in self.args), *(c.type for c in self.cells)]
+        return [*(self.function.params[i].type for i in self.args), *(c.type for c in self.cells)]
 
-    @property
-    def live(self) -> list[int]:
-        """Which of `results` depend on an input, by their numbers among those."""
-        tangents = self.forward.halves.result_tangents
-        return [i for i, r in enumerate(self.results) if tangents[r] is not None]
+
+class _Open(NamedTuple):
+    """The primal program, to be continued: its builder, parameters and results."""
+
+    b: Builder
+    params: Sequence[Value]
+    results: Sequence[Value]
 
 
 def _block_type(result: Type, by: Type, mode: Mode) -> Type:
     return (by if mode == "reverse" else result).with_shape((*result.shape, *by.shape))
 
 
-# ------------------------------------------------------------------------------------------------ the modes
-def _reverse(b: Builder, asked: _Asked, names: Fresh) -> dict[Block, Value]:
-    forward, live, transposer = asked.forward, asked.live, Transposer(names)
-    linear = forward.halves.linear_region(
-        [*forward.halves.residuals.values(), *forward.tangent_params], [asked.results[i] for i in live]
-    )
-    inner = Builder()
-    known = [Value(v.type, v.name) for v in forward.halves.residuals]
+# ------------------------------------------------------------------------------------------------ one half
+def _by_halves(of: _Of, mode: Mode, names: Fresh) -> tuple[_Open, dict[Block, Value]]:
+    """The primal half, and the derivatives by a basis that is pushed through the other half."""
+    forward = Forward(of.function, of.args, of.cells, names)
+    halves, b = forward.halves, forward.continued()
+    live = [i for i, r in enumerate(of.results) if halves.result_tangents[r] is not None]
+    make = _pullback if mode == "reverse" else _tangents
+    half = make(of, forward, [of.results[i] for i in live], names)
+    push = Push(b, half.function, list(halves.residuals))
+    blocks: dict[Block, Value] = {}
+    for start in range(len(half.starts)):
+        for end, pushed in zip(half.ends, push.basis(start), strict=True):
+            if mode == "reverse":
+                blocks.update(_written(b, (live[start], end), pushed, half.starts[start], True))
+            else:
+                blocks.update(_written(b, (live[end], start), pushed, half.starts[start], False))
+    return _Open(b, halves.params, halves.results), blocks
+
+
+class _Half(NamedTuple):
+    """A pure linear function of residuals and then of what a basis starts from, with the types of that; and
+    which inputs (of those asked for) or live results its own results stand for.
+    """
+
+    function: Function
+    starts: Sequence[Type]
+    ends: Sequence[int]
+
+
+def _pullback(of: _Of, forward: Forward, live: Sequence[int], names: Fresh) -> _Half:
+    halves, transposer, b = forward.halves, Transposer(names), Builder()
+    linear = halves.linear_region([*halves.residuals.values(), *forward.tangent_params], live)
+    known = [Value(v.type, v.name) for v in halves.residuals]
     given = [Value(v.type, f"ct_{v.name}") for v in linear.results]
-    linear_params = [None] * len(forward.tangent_params)
-    back = transposer.region_into(inner, linear, [*known, *linear_params], given, frozenset())
+    params = [*known, *[None] * len(forward.tangent_params)]
+    back = transposer.region_into(b, linear, params, given, frozenset())
 
     place = {p: len(known) + i for i, p in enumerate(forward.tangent_params)}
-    found = [back.found[place[forward.tangent_of(i)]] for i in asked.args]
-    for shadow in map(forward.shadow, asked.cells):
-        found.append(inner.read(cell=transposer.cotangent_cell(shadow)) if shadow in back.exit else None)
-    reached = [k for k, v in enumerate(found) if v is not None]
-    pullback = inner.function("pullback", [*known, *given], [v for v in found if v is not None])
-
-    push = Push(b, _pure(pullback, transposer.cotangent_cells.values()), list(forward.halves.residuals))
-    blocks: dict[Block, Value] = {}
-    for n, i in enumerate(live):
-        shape = given[n].type.shape
-        for k, pushed in zip(reached, push.basis(n), strict=True):
-            blocks.update(_written(b, (i, k), pushed, shape, True))
-    return blocks
+    found = [back.found[place[forward.tangent_of(i)]] for i in of.args]
+    for shadow in map(forward.shadow, of.cells):
+        found.append(b.read(cell=transposer.cotangent_cell(shadow)) if shadow in back.exit else None)
+    reached = {k: v for k, v in enumerate(found) if v is not None}
+    made = b.function("pullback", [*known, *given], reached.values())
+    made = with_local_cells(made, transposer.cotangent_cells.values())
+    return _Half(_without_calls(thread_function(made).function), [v.type for v in given], [*reached])
 
 
-def _forward(b: Builder, asked: _Asked, names: Fresh) -> dict[Block, Value]:
-    forward, live = asked.forward, asked.live
-    halves = forward.halves
-    linear = halves.linear_region((), [asked.results[i] for i in live])
-    seeds = [Value(c.type, f"d_{c.name}") for c in asked.cells]
-    inner = Builder()
-    for cell, value in zip(asked.cells, seeds, strict=True):
-        inner.write(value, cell=forward.shadow(cell))
-    for op in linear.operations:
-        inner.append(op)
-    inner.locals.extend(linear.locals)
-    starts = [*map(forward.tangent_of, asked.args), *seeds]
-    tangents = inner.function("tangents", [*halves.residuals.values(), *starts], linear.results)
-
-    push = Push(b, _pure(tangents, forward.run.shadows.values()), list(halves.residuals))
-    blocks: dict[Block, Value] = {}
-    for k, start in enumerate(starts):
-        for i, pushed in zip(live, push.basis(k), strict=True):
-            blocks.update(_written(b, (i, k), pushed, start.type.shape, False))
-    return blocks
+def _tangents(of: _Of, forward: Forward, live: Sequence[int], names: Fresh) -> _Half:
+    halves, b = forward.halves, Builder()
+    linear = halves.linear_region((), live)
+    seeds = [Value(c.type, f"d_{c.name}") for c in of.cells]
+    for cell, value in zip(of.cells, seeds, strict=True):
+        b.write(value, cell=forward.shadow(cell))
+    b.operations.extend(linear.operations)
+    b.locals.extend(linear.locals)
+    params = [*halves.residuals.values(), *map(forward.tangent_of, of.args), *seeds]
+    made = with_local_cells(b.function("tangents", params, linear.results), forward.run.shadows.values())
+    return _Half(_without_calls(thread_function(made).function), of.types, range(len(live)))
 
 
-def _pure(function: Function, cells: Sequence[Cell]) -> Function:
-    """The function with these cells of its own, without effects and calls."""
-    pure = thread_function(with_local_cells(function, cells)).function
-    return simplify_function(inline_function(pure, _ALL))
+def _without_calls(function: Function) -> Function:
+    return simplify_function(inline_function(function, _ALL))
 
 
-def _written(b: Builder, block: Block, pushed: Pushed, basis: Shape, basis_first: bool) -> dict[Block, Value]:
+def _written(b: Builder, block: Block, pushed: Pushed, basis: Type, basis_first: bool) -> dict[Block, Value]:
     """A block written out; none where nothing of the basis arrived."""
     if pushed is None or isinstance(pushed, Value):
         return {}
-    return {block: dense(b, pushed, basis, basis_first)}
+    return {block: dense(b, pushed, basis.shape, basis_first)}
+
+
+# ------------------------------------------------------------------------------------------------ together
+def _together(of: _Of) -> tuple[_Open, dict[Block, Value]]:
+    """Both halves at once, for what has no residuals, such as an unbounded loop. The cells that the function
+    touches are read at its start and written at its end.
+    """
+    b, count = Builder(), len(of.function.results)
+    threaded = thread_function(jvp_function(of.function, of.args, of.cells, of.results))
+    params = [Value(v.type, v.name) for v in of.function.params]
+    push = Push(b, _without_calls(threaded.function), [*(b.read(cell=c) for c in threaded.inputs), *params])
+    blocks: dict[Block, Value] = {}
+    found: list[Pushed] = []
+    for k, by in enumerate(of.types):
+        found = push.basis(k)
+        for i, pushed in enumerate(found[count : count + len(of.results)]):
+            blocks.update(_written(b, (i, k), pushed, by, False))
+    fixed = [v for v in found if isinstance(v, Value)]
+    primal, final = fixed[:count], fixed[len(fixed) - len(threaded.outputs) :]
+    for cell, value in zip(threaded.outputs, final, strict=True):
+        b.write(value, cell=cell)
+    return _Open(b, params, primal), blocks
 
 
 # ------------------------------------------------------------------------------------------------ the pass

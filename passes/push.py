@@ -10,14 +10,16 @@ from stategrad.ir import Builder, Function, Operation, Value
 
 from .basis import Sparse, one_hot
 from .push_rules import adds_fixed, rule_of
+from .recompute import Silencer
 from .splat import is_zero, splat
 
 Pushed = Sparse | Value | None
 
 
 class Push:
-    """A pure function without calls, linear in all parameters but the first, known ones, in the place of a
-    builder. What does not depend on a basis is computed once for all of them.
+    """A pure function without calls, in the place of a builder: whatever of it depends on other parameters
+    than the first, known ones is linear in them. What does not depend on a basis is computed once for all;
+    what is computed again prints nothing.
     """
 
     def __init__(self, b: Builder, function: Function, known: Sequence[Value]) -> None:
@@ -27,6 +29,7 @@ class Push:
         self._linear = function.params[len(known) :]
         self._makers: dict[Value, Operation] = {}
         self._copied: set[Operation] = set()
+        self._silencer: Silencer | None = None
         self._pushed: dict[Value, Sparse | None] = {}
 
     def basis(self, index: int) -> list[Pushed]:
@@ -39,6 +42,7 @@ class Push:
         for op in self._body.operations:
             self.b.location = op.location
             self._step(op)
+        self._silencer = Silencer(str)
         return [self._pushed[v] if v in self._pushed else self._fixed[v] for v in self._body.results]
 
     def _step(self, op: Operation) -> None:
@@ -47,9 +51,9 @@ class Push:
                 self.copy(op)
                 self._copied.add(op)
             return
-        rule = rule_of(op)
+        op = op if self._silencer is None else self._silencer.operation(op)
         if self.arriving(op):
-            rule(self, op)
+            rule_of(op)(self, op)
         elif op.regions or adds_fixed(self, op):
             self.copy(op)
         else:

@@ -181,13 +181,7 @@ def dump(fn: Any, folder: Path, *args: Any) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.sg"):
         old.unlink()
-
-    def write(step: Step) -> None:
-        name = step.done.name if step.done else "traced"
-        title = f"after {step.done}" if step.done else "as traced"
-        (folder / f"{step.index:02}-{name}.sg").write_text(f"// {title}\n{to_text(step.module)}")
-
-    fn.trace(*args).run_passes(write)
+    fn.trace(*args).run_passes(DumpTo(folder))
     return len(list(folder.glob("*.sg")))
 
 

@@ -16,7 +16,7 @@ from .foreign import ClosureError, TracedSource
 from .import_structured import STRUCTURED
 from .recipes import Recipes
 from .traced_names import parameter_names, result_name
-from .traced_programs import open_program
+from .traced_programs import open_program, runs_elsewhere, variable
 
 if TYPE_CHECKING:
     from .importing import Imports
@@ -99,7 +99,7 @@ class Importer:
 
     def value_of(self, tracer: Any) -> Value | None:
         """What a tracer of the imported program has become, if that is in this region."""
-        return self._env.get(compat.variable(tracer))
+        return self._env.get(variable(tracer))
 
     def array(self, value: Any) -> Value:
         """A constant; arrays stay where they are."""
@@ -151,7 +151,7 @@ class Importer:
         if structured is not None:
             return structured(self, equation, operands)
         entry = _NATIVE.get(name)
-        if entry is not None and not compat.runs_elsewhere(equation.ctx):
+        if entry is not None and not runs_elsewhere(equation.ctx):
             key, recipe = _RECIPES.find(equation, operands)
             if recipe is not None and recipe.fits(equation.outvars):
                 return recipe.follow(self.b, operands)

@@ -46,3 +46,13 @@ def expanded(primitive: Any, params: dict[str, Any], context: Any, operands: Seq
         return list(found) if primitive.multiple_results else [found]
 
     return jax.make_jaxpr(expand)(*operands)
+
+
+def runs_elsewhere(context: Any) -> bool:
+    """Whether the context of an equation says more than the array program: `compute_on`, XLA metadata."""
+    return context.compute_type is not None or bool(context.xla_metadata)
+
+
+def variable(tracer: Any) -> Any:
+    """The variable that a tracer became in the jaxpr that was traced, or None."""
+    return getattr(tracer, "val", None)

@@ -46,7 +46,7 @@ def test_it_leaves_the_curve_as_a_picture(left: tuple[Path, str]) -> None:
 def test_it_leaves_a_program_for_every_pass_that_parses_back(left: tuple[Path, str], name: str) -> None:
     files = sorted((left[0] / name).glob("*.sg"))
     assert [int(file.name[:2]) for file in files] == list(range(len(files)))
-    assert files[0].name == "00-traced.sg"
+    assert files[0].name == "00-input.sg"
     assert any("thread-state" in file.name for file in files)
     modules = [parse(file.read_text()) for file in files]
     assert "layers.0.weight" in modules[0].cells

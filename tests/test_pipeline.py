@@ -203,12 +203,20 @@ def test_hooks_verify_print_time_and_dump(tmp_path):
     printed, timing = io.StringIO(), Timing()
     hook = together(Verify(), Print(printed), timing, DumpTo(tmp_path / "dump"))
     result = parse_pipeline("dce, cse").run(parse(PROGRAM), hook)
-    assert sorted(p.name for p in (tmp_path / "dump").iterdir()) == ["0-input.sg", "1-dce.sg", "2-cse.sg"]
-    assert (tmp_path / "dump" / "1-dce.sg").read_text() == f"// 1: dce\n{to_text(result)}"
+    names = [p.name for p in sorted((tmp_path / "dump").iterdir())]
+    assert names == ["00-input.sg", "01-dce.sg", "02-cse.sg"]
+    assert (tmp_path / "dump" / "01-dce.sg").read_text() == f"// 1: dce\n{to_text(result)}"
     assert "// ---- 1: dce\n" in printed.getvalue()
     assert "// ---- 2: cse (nothing changed)\n" in printed.getvalue()
     assert set(timing.seconds) == {"dce", "cse"}
     assert " ms  cse" in str(timing)
+
+
+def test_dumped_files_sort_in_the_order_of_the_passes(tmp_path):
+    pipeline = parse_pipeline(", ".join(["dce", "cse"] * 6))
+    pipeline.run(parse(PROGRAM), DumpTo(tmp_path))
+    names = [p.name for p in sorted(tmp_path.iterdir())]
+    assert names[1:3] + names[-1:] == ["01-dce.sg", "02-cse.sg", "12-cse.sg"]
 
 
 def test_a_failing_pass_says_which_where_and_leaves_a_reproducer(own_passes, tmp_path):

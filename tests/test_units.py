@@ -129,6 +129,56 @@ def test_inside_of_a_compiled_step(w):
     check(w.value, T - 0.1 * V, u.ms)
 
 
+# ------------------------------------------------------------------ tangents and cotangents
+def test_tangents_have_the_units_of_what_they_are_tangents_of(w):
+    def f(x):
+        return x**2 * w.value
+
+    value, tangent = sg.jvp(f, (V * u.mV,), (V * u.mV,), state_tangents={w: T * u.ms})
+    check(value, V**2 * T, u.mV**2 * u.ms)
+    check(tangent, 3 * V**2 * T, u.mV**2 * u.ms)
+    value, linear = sg.linearize(f, V * u.mV)
+    check(linear(V * u.mV), 2 * V**2 * T, u.mV**2 * u.ms)
+    for wrong in (V, V * u.volt):
+        with pytest.raises(sg.GradientError, match="the tangent of argument 0 of f has the structure"):
+            sg.jvp(f, (V * u.mV,), (wrong,))
+
+
+def test_cotangents_may_have_any_unit(w):
+    value, pullback = sg.vjp(lambda x: x**2 * w.value, V * u.mV, grad_states=w, unit_aware=True)
+    check(value, V**2 * T, u.mV**2 * u.ms)
+    for cotangent, unit in [(jnp.ones(2), None), (jnp.ones(2) * u.volt, u.volt), (None, None)]:
+        by_w, by_x = pullback(cotangent)
+        factor = 0.0 if cotangent is None else 1.0
+        check(by_w, factor * V**2, u.mV**2 * unit if unit else u.mV**2)
+        check(by_x, factor * 2 * V * T, u.mV * u.ms * unit if unit else u.mV * u.ms)
+
+
+def test_cotangents_of_several_results_must_fit_together():
+    _, pullback = sg.vjp(lambda x: (x, x**2), V * u.mV, unit_aware=True)
+    check(pullback((V * u.mV, V)), V + 2 * V * V, u.mV)
+    check(pullback((V, None)), V)
+    with pytest.raises(sg.GradientError, match=r"have the units mV, mV\^2 .*cannot be summed"):
+        pullback((V, V))
+
+
+def test_products_with_hessians(w):
+    def f(x):
+        return (x**2 * w.value).sum()
+
+    by_w, by_x = sg.hvp(f, (V * u.mV,), (V * u.mV,), grad_states=w, argnums=0, unit_aware=True)
+    check(by_w, 2 * V**2, u.mV**2)
+    check(by_x, 2 * V * T, u.mV * u.ms)
+    for product in (sg.hvp, lambda f, primals, tangents: sg.vjp(f, *primals)):
+        with pytest.raises(sg.GradientError, match="argument 0 of f has the unit mV: pass unit_aware=True"):
+            product(f, (V * u.mV,), (V * u.mV,))
+
+
+def test_estimates():
+    found = sg.fwd_grad(lambda x: x**2, unit_aware=True, key=0)(3.0 * u.mV)
+    assert isinstance(found, u.Quantity) and found.unit == u.mV
+
+
 # ------------------------------------------------------------------ GradientTransform
 def scaled(fun, *, argnums, has_aux):
     base = jax.grad(fun, argnums=argnums, has_aux=True)

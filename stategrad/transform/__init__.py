@@ -6,6 +6,7 @@ from .finder import StateFinder, eval_shape
 from .fwd_grad import fwd_grad
 from .gradient import grad, value_and_grad
 from .gradient_transform import GradientTransform
+from .jacobians import hessian, jacfwd, jacobian, jacrev
 from .jit import Jitted, jit
 from .jvp import hvp, jvp
 from .loops import checkpointed_for_loop, checkpointed_scan, for_loop, scan
@@ -14,6 +15,7 @@ from .remat import checkpoint, remat, stop_gradient
 from .stages import Staging, make_ir
 from .vector_grad import vector_grad
 from .vjp import linearize, vjp
+from .vmap import vmap
 from .while_loops import bounded_while_loop, while_loop
 
 __all__ = [
@@ -32,8 +34,12 @@ __all__ = [
     "for_loop",
     "fwd_grad",
     "grad",
+    "hessian",
     "hvp",
     "ifelse",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
     "jit",
     "jvp",
     "linearize",
@@ -45,5 +51,6 @@ __all__ = [
     "value_and_grad",
     "vector_grad",
     "vjp",
+    "vmap",
     "while_loop",
 ]

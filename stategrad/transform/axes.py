@@ -35,7 +35,7 @@ def leaf_axes(axes: Any, tree: Any, what: str) -> list[int | None]:
 
 
 def resolved(
-    axes: Sequence[int | None], ranks: Sequence[int], names: Sequence[str], what: str
+    axes: Sequence[int | None], arrays: Sequence[Any], names: Sequence[str], what: str
 ) -> list[int | None]:
     """The axes as non-negative numbers.
 

@@ -118,6 +118,8 @@ def fwd_grad(
     return_value: bool = False,
     check_states: bool = True,
     *,
+    unit_aware: bool = False,
+    debug_nan: bool = False,
     tangent_size: int | None = None,
     drct_der_clip: float | None = None,
     key: Any = None,
@@ -132,7 +134,7 @@ def fwd_grad(
 
     Args:
         fn: gives a real scalar, or with `has_aux` a pair of that and any pytree.
-        grad_states, argnums, has_aux, return_value, check_states: as for `grad`.
+        grad_states, argnums, has_aux, return_value, check_states, unit_aware, debug_nan: as for `grad`.
         tangent_size: how many directions to draw and average over; None means one.
         drct_der_clip: derivatives in a direction are clipped to this size.
         key: one of JAX's keys or a whole number, for the same directions at each call. By default they are
@@ -149,6 +151,8 @@ def fwd_grad(
         "has_aux": has_aux,
         "return_value": return_value,
         "check_states": check_states,
+        "unit_aware": unit_aware,
+        "debug_nan": debug_nan,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
         "tangent_size": tangent_size,

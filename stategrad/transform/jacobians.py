@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 from stategrad.arguments import leaf_paths
 from stategrad.errors import GradientError
 from stategrad.ir import Type
-from stategrad.passes import SIMPLIFY, Pass
-from stategrad.passes.jacobian import Jacobian
+from stategrad.passes import SIMPLIFY, Jacobian, Pass
 from stategrad.trace import Traced
 
 from .blocks import Blocks

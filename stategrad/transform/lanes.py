@@ -25,7 +25,7 @@ States = tuple[State, ...]
 
 
 @dataclass(frozen=True)
-class Mapping:
+class MapOptions:
     """What is mapped: the options of `vmap`."""
 
     in_axes: Any
@@ -34,7 +34,7 @@ class Mapping:
     in_states: States
     out_states: States
 
-    def without_self(self) -> "Mapping":
+    def without_self(self) -> "MapOptions":
         """The same for a bound method."""
         axes = self.in_axes
         return replace(self, in_axes=axes[1:]) if isinstance(axes, (tuple, list)) else self
@@ -44,7 +44,7 @@ class Lanes:
     """A call of a mapped function, in a trace."""
 
     def __init__(
-        self, fn: Callable[..., Any], mapping: Mapping, args: Sequence[Any], kwargs: dict[str, Any]
+        self, fn: Callable[..., Any], mapping: MapOptions, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> None:
         leaves, self._tree = jax.tree.flatten((tuple(args), kwargs))
         names = argument_names(fn, args, kwargs)
@@ -102,7 +102,7 @@ class Lanes:
 
 
 def _argument_axes(
-    fn: Callable[..., Any], mapping: Mapping, args: Sequence[Any], count: int
+    fn: Callable[..., Any], mapping: MapOptions, args: Sequence[Any], count: int
 ) -> list[int | None]:
     axes = mapping.in_axes
     axes = tuple(axes) if isinstance(axes, list) else axes
@@ -115,8 +115,8 @@ def _state_lengths(own: dict[State, list[Any]]) -> Iterable[tuple[str, int]]:
         for x in leaves:
             if not x.ndim:
                 raise StateError(
-                    f"in_states names the State {state.name!r}, which holds a scalar{user_line()}; expected a "
-                    "value with a leading axis, one slice for each element"
+                    f"in_states names the State {state.name!r}, which holds a scalar{user_line()}; expected "
+                    "a value with a leading axis, one slice for each element"
                 )
             yield f"the State {state.name!r}", x.shape[0]
 
@@ -172,7 +172,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Found:
-    """A result of the batched program; `differs`: it carries the axis, for it differs between the elements."""
+    """A result of the batched program; what `differs` between the elements carries the axis."""
 
     array: Any
     differs: bool
@@ -225,7 +225,7 @@ def _write_shared(lane: Lane, found: Sequence[Found], others: set[State]) -> Non
 
 def _differs(state: State) -> StateError:
     return StateError(
-        f"under vmap the State {state.name!r}, which all elements share, is written a value that differs between "
-        f"them{user_line()}; name it in out_states to keep all values along a leading axis, or in in_states to "
-        "give each element its own slice"
+        f"under vmap the State {state.name!r}, which all elements share, is written a value that differs "
+        f"between them{user_line()}; name it in out_states to keep all values along a leading axis, or in "
+        "in_states to give each element its own slice"
     )

@@ -102,6 +102,8 @@ class Pullback:
         if not self._kind.inputs.unit_aware:
             return [leaf for part, each in given for leaf in part.leaves(each, "cotangent")], None
         found = [leaf for part, each in given for leaf in part.cotangents(each)]
+        if not found:
+            return [], outputs.value.measure
         measures = {m and m.unit: m for _, _, m in found}
         if len(measures) > 1:
             units = ", ".join(str(unit or 1) for unit in measures)
@@ -109,7 +111,7 @@ class Pullback:
                 f"the products of cotangents and results of {self._kind.name} have the units "
                 f"{units}{user_line()}, and cannot be summed"
             )
-        return [(place, array) for place, array, _ in found], next(iter(measures.values()), None)
+        return [(place, array) for place, array, _ in found], next(iter(measures.values()))
 
     def tree_flatten(self) -> tuple[Sequence[Any], Kind]:
         return self._residuals, self._kind

@@ -96,6 +96,11 @@ class Part:
         return self.tree.unflatten([p.found(found) for p in self.places])
 
     # ---- with units: a tangent has the unit of its primal, but a cotangent or derivative has another one
+    @property
+    def measure(self) -> Measure | None:
+        """The unit of the first array."""
+        return next(iter(measured(self.tree)[1]), None)
+
     def by_unit(self, found: Mapping[int, Any], of: Measure | None) -> Any:
         """As `build`, for derivatives of something of measure `of`."""
         bare, measures = measured(self.tree)

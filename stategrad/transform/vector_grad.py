@@ -73,6 +73,7 @@ def vector_grad(
     check_states: bool = True,
     *,
     unit_aware: bool = False,
+    debug_nan: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -83,8 +84,8 @@ def vector_grad(
 
     Args:
         fn: gives any pytree of real arrays, or with `has_aux` a pair of that and any pytree.
-        grad_states, argnums, return_value, has_aux, check_states, unit_aware: as for `grad`; all results must
-            have one unit.
+        grad_states, argnums, return_value, has_aux, check_states, debug_nan: as for `grad`.
+        unit_aware: as for `grad`; all results must have one unit.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
@@ -98,6 +99,7 @@ def vector_grad(
         "return_value": return_value,
         "check_states": check_states,
         "unit_aware": unit_aware,
+        "debug_nan": debug_nan,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
     }

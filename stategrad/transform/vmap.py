@@ -7,10 +7,11 @@ from typing import Any
 import jax
 
 from stategrad.arguments import function_name
+from stategrad.state import State
 
 from .bound import Bound, without_self
 from .engine import Engine
-from .lanes import Lanes, Mapping
+from .lanes import Lanes, MapOptions
 from .recipes import AsIs
 from .stages import Staging
 from .static import Static
@@ -21,22 +22,22 @@ class Vmapped:
     """A function on many inputs at once; see `vmap`."""
 
     def __init__(
-        self, fn: Callable[..., Any], mapping: Mapping, argnums: Any, argnames: Any, debug_nan: bool
+        self, fn: Callable[..., Any], mapping: MapOptions, argnums: Any, argnames: Any, debug_nan: bool
     ) -> None:
         functools.update_wrapper(self, fn)
-        self._fn, self._mapping, self._static = fn, mapping, Static.of(fn, argnums, argnames)
-        mapped = functools.wraps(fn)(self._mapped)
-        self._engine = Engine(mapped, AsIs(), self._static, retrace=True, donate=False, debug_nan=debug_nan)
+        self._fn, static = fn, Static.of(fn, argnums, argnames)
+
+        @functools.wraps(fn)
+        def mapped(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = static.hide(args, kwargs)
+            return Lanes(fn, mapping, args, kwargs).run()
+
+        self._engine = Engine(mapped, AsIs(), static, retrace=True, donate=False, debug_nan=debug_nan)
         self._bound = Bound(
             lambda it: Vmapped(
                 fn.__get__(it), mapping.without_self(), without_self(argnums), argnames, debug_nan
             )
         )
-
-    def _mapped(self, *args: Any, **kwargs: Any) -> Any:
-        """What is traced: each call finds out anew what is mapped."""
-        args, kwargs = self._static.hide(args, kwargs)
-        return Lanes(self._fn, self._mapping, args, kwargs).run()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(args, kwargs)
@@ -92,7 +93,8 @@ def vmap(
         StateError: a value that differs between the elements is written to a State that they share.
         GradientError: something in `in_states` or `out_states` is no State.
     """
-    mapping = Mapping(in_axes, out_axes, axis_size, _states(in_states), _states(out_states))
+    states = (_states(in_states, "in_states"), _states(out_states, "out_states"))
+    mapping = MapOptions(in_axes, out_axes, axis_size, *states)
 
     def mapped(fn: Callable[..., Any]) -> Vmapped:
         return Vmapped(fn, mapping, static_argnums, static_argnames, debug_nan)
@@ -100,6 +102,6 @@ def vmap(
     return mapped if fn is None else mapped(fn)
 
 
-def _states(given: Any) -> tuple[Any, ...]:
-    wanted = WantedStates.of(given)
+def _states(given: Any, what: str) -> tuple[State, ...]:
+    wanted = WantedStates.of(given, what)
     return () if wanted is None else tuple(dict.fromkeys(wanted.states))

@@ -53,14 +53,14 @@ class WantedStates:
     form: Any
 
     @staticmethod
-    def of(grad_states: Any) -> "WantedStates | None":
-        """Reads `grad_states`; None and empty containers mean no States.
+    def of(grad_states: Any, what: str = "grad_states") -> "WantedStates | None":
+        """Reads `grad_states`, or what else an error calls them; None and empty containers mean no States.
 
         Raises:
             GradientError: something in it is no State.
         """
         found: list[State] = []
-        form = _form(grad_states, found)
+        form = _form(grad_states, found, what)
         return WantedStates(tuple(found), form) if found else None
 
     def fill(self, gradients: Sequence[Any]) -> Any:
@@ -80,7 +80,7 @@ class _Node:
 _STATE = object()
 
 
-def _form(given: Any, found: list[State]) -> Any:
+def _form(given: Any, found: list[State], what: str) -> Any:
     if given is None:
         return None
     if isinstance(given, State):
@@ -90,19 +90,19 @@ def _form(given: Any, found: list[State]) -> Any:
         given = given.states()
     if isinstance(given, Mapping):
         kind = type(given) if isinstance(given, (FlatStates, NestedStates)) else dict
-        return _Node(kind, tuple(given), tuple(_form(v, found) for v in given.values()))
+        return _Node(kind, tuple(given), tuple(_form(v, found, what) for v in given.values()))
     fields = getattr(given, "_fields", None)
     if isinstance(given, tuple) and fields is not None:
-        return _Node(type(given), fields, tuple(_form(v, found) for v in given))
+        return _Node(type(given), fields, tuple(_form(v, found, what) for v in given))
     if isinstance(given, (list, tuple)):
-        return _Node(type(given), (), tuple(_form(v, found) for v in given))
+        return _Node(type(given), (), tuple(_form(v, found, what) for v in given))
     if jax.tree.structure(given) == jax.tree.structure(0):
         raise GradientError(
-            f"grad_states holds {given!r} of type {type(given).__name__}; expected a State, or a list, "
+            f"{what} holds {given!r} of type {type(given).__name__}; expected a State, or a list, "
             "tuple, dict or Module of States"
         )
     leaves, tree = jax.tree.flatten(given)
-    return _Node(tree.unflatten, (), (*(_form(v, found) for v in leaves),))
+    return _Node(tree.unflatten, (), (*(_form(v, found, what) for v in leaves),))
 
 
 def _fill(form: Any, gradients: Any) -> Any:

@@ -1,0 +1,119 @@
+"""Types: JAX's and ours, strong and weak."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax._src import config, core, dtypes
+from jax._src.lax import lax as lax_internal
+from jax._src.random import prng
+
+from stategrad.ir import DType, IRTypeError, Type, dtype, dtype_of
+
+
+def strong(aval: Any) -> Any:
+    """The same type without the weak flag."""
+    return aval.strip_weak_type() if hasattr(aval, "strip_weak_type") else aval
+
+
+def strong_array(leaf: Any) -> Any:
+    """A number or array, concrete or traced, as an array of a strong type."""
+    array = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+    if getattr(array.aval, "weak_type", False):
+        array = lax_internal._convert_element_type(array, array.dtype, weak_type=False)
+    return array
+
+
+def adopt_type(leaf: Any, aval: Any) -> Any:
+    """A leaf as an array of a strong type; a weak one takes the dtype of `aval` where JAX would promote it to
+    that.
+    """
+    array = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+    if getattr(array.aval, "weak_type", False) and dtypes.promote_types(aval.dtype, array.dtype) is not None:
+        fits = dtypes.result_type(array, core.ShapedArray((), aval.dtype)) == aval.dtype
+        array = lax_internal._convert_element_type(
+            array, aval.dtype if fits else array.dtype, weak_type=False
+        )
+    return array
+
+
+def is_array_like(leaf: Any) -> bool:
+    """Whether JAX takes it for an array: arrays, tracers, numbers, shapes with dtypes; no strings, no
+    objects.
+    """
+    if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct, bool, int, float, complex)):
+        return True
+    return (isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSUMmV") or hasattr(
+        leaf, "__jax_array__"
+    )
+
+
+def config_key() -> Any:
+    """The settings of JAX under which a trace was made: another key, another program."""
+    return config.trace_context()
+
+
+def same_type(array: Any, aval: Any) -> bool:
+    """Whether an array has this shape and dtype."""
+    return array.shape == aval.shape and array.dtype == aval.dtype
+
+
+_KEY_TYPES = {f"key<{impl.tag}>": prng.KeyTy(impl) for impl in prng.prngs.values()}
+_ELEMENT_TYPES: dict[Any, DType] = {}
+
+
+def type_of_aval(aval: Any) -> Type:
+    """Our type of a JAX array type; weak types, shardings and memory spaces are dropped.
+
+    Raises:
+        IRTypeError: we have no such type: `float0`, references, tokens, symbolic sizes.
+    """
+    known = isinstance(aval, core.ShapedArray)  # a reference has a dtype and a shape too
+    element = (_ELEMENT_TYPES.get(aval.dtype) if known else None) or _element_type(aval)
+    for size in aval.shape:
+        if type(size) is not int:
+            raise IRTypeError(f"{aval} has the symbolic size {size}; stategrad needs sizes that are numbers")
+    return Type(element, aval.shape)
+
+
+def _element_type(aval: Any) -> DType:
+    found = getattr(aval, "dtype", None)
+    if found is None or not isinstance(aval, core.ShapedArray):
+        raise IRTypeError(f"{aval} is not the type of an array")
+    if isinstance(found, prng.KeyTy):
+        if _KEY_TYPES.setdefault(found.name, found) != found:
+            raise IRTypeError(f"there are two PRNG implementations with the tag of {found.name}")
+        element = dtype(found.name)
+    elif dtypes.issubdtype(found, dtypes.extended):
+        raise IRTypeError(f"{aval} has an element type that stategrad does not know")
+    else:
+        element = dtype_of(found)
+    _ELEMENT_TYPES[found] = element
+    return element
+
+
+def jax_dtype(element: DType) -> Any:
+    """The dtype of JAX arrays with this element type.
+
+    Raises:
+        IRTypeError: a PRNG implementation of that name is not registered with JAX.
+    """
+    if element.numpy is not None:
+        return element.numpy
+    found = _KEY_TYPES.get(element.name)
+    if found is None:
+        raise IRTypeError(f"JAX has no PRNG implementation for {element}; it has {', '.join(_KEY_TYPES)}")
+    return found
+
+
+def aval_of_type(of: Type) -> core.ShapedArray:
+    """The JAX array type, strong and without a sharding, of one of ours."""
+    return core.ShapedArray(of.shape, jax_dtype(of.dtype))
+
+
+def physical_type(of: Type) -> Type:
+    """The type that a value has in StableHLO: PRNG keys are rows of unsigned integers, all else is itself."""
+    if of.dtype.kind != "k":
+        return of
+    return type_of_aval(core.physical_aval(aval_of_type(of)))

@@ -1,0 +1,113 @@
+"""`jit`: donation, plans, static arguments, methods, compilation ahead of time, JAX's debugging modes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stategrad as sg
+
+
+def test_donation_never_takes_an_array_that_somebody_holds():
+    start = jnp.arange(4.0)
+    w, twin = sg.State(start, name="w"), sg.State(start, name="twin")
+
+    @sg.jit
+    def step():
+        w.value = w.value + 1
+        twin.value = twin.value * 2
+        return w.value
+
+    returned = step()
+    held = w.value
+    step()
+    step()
+    np.testing.assert_array_equal(start, [0, 1, 2, 3])
+    np.testing.assert_array_equal(held, [1, 2, 3, 4])
+    np.testing.assert_array_equal(returned, [1, 2, 3, 4])
+    np.testing.assert_array_equal(w.value, [3, 4, 5, 6])
+    np.testing.assert_array_equal(twin.value, [0, 8, 16, 24])
+
+
+def test_donation_reuses_the_buffers_that_only_the_state_holds():
+    w = sg.State(jnp.zeros(8), name="w")
+
+    @sg.jit
+    def step():
+        w.value = w.value + 1
+
+    step()
+    inside = w.slots[0].array
+    step()
+    assert inside.is_deleted()
+
+
+def test_two_signatures_share_one_plan():
+    a, b = sg.State(jnp.zeros(()), name="a"), sg.State(jnp.zeros(()), name="b")
+
+    @sg.jit
+    def step(x):
+        which = a if x.ndim else b
+        which.value = which.value + x.sum()
+
+    for _ in range(2):
+        step(jnp.ones(3))
+        step(jnp.ones(()))
+    assert (a.value, b.value) == (6.0, 2.0)
+
+
+def test_static_arguments():
+    @sg.jit(static_argnames="power")
+    def f(x, power):
+        assert isinstance(power, int)
+        return x**power
+
+    assert f(2.0, 3) == 8.0 and f(2.0, power=2) == 4.0
+    assert sg.grad(lambda x, n: x**n, static_argnums=1)(2.0, 3) == pytest.approx(12.0)
+
+
+def test_methods_can_be_transformed():
+    class Counter:
+        def __init__(self):
+            self.n = sg.State(0, name="n")
+
+        @sg.jit
+        def add(self, k):
+            self.n.value += k
+            return self.n.value
+
+        @sg.grad(argnums=0)
+        def slope(self, x):
+            self.n.value += 1
+            return x**2
+
+    one, two = Counter(), Counter()
+    assert one.add(2) == 2 and one.add(3) == 5 and two.add(1) == 1
+    assert one.slope(3.0) == 6.0 and one.n.value == 6
+
+
+def test_compiled_ahead_of_time():
+    w = sg.State(1.0, name="w")
+
+    @sg.jit(static_argnums=1)
+    def step(x, n):
+        w.value = w.value * x**n
+        return w.value
+
+    lowered = step.lower(2.0, 3)
+    assert "module @jit_step" in lowered.as_text()
+    compiled = lowered.compile()
+    assert (compiled(2.0, 3), compiled(3.0, 3)) == (8.0, 216.0)
+    assert w.value == 216.0
+    assert compiled.cost_analysis()["flops"] > 0
+    assert compiled.memory_analysis().argument_size_in_bytes >= 8
+    gradient = sg.grad(lambda x: x * w.value, grad_states=w).lower(2.0).compile()
+    assert gradient(4.0) == 4.0
+
+
+def test_under_debug_nans():
+    with jax.debug_nans(True):
+        assert sg.grad(lambda x: x**2)(2.0) == 4.0
+        for bad in (sg.jit(jnp.log), sg.grad(jnp.log)):
+            with pytest.raises(FloatingPointError):
+                bad(jnp.nan)
