@@ -24,8 +24,7 @@ from sklearn.datasets import load_digits
 import stategrad
 from stategrad import ParamState, State, nn
 from stategrad.graph import FlatStates
-from stategrad.ir import to_text
-from stategrad.passes import Step
+from stategrad.passes import DumpTo
 from stategrad.random import RandomState
 
 BATCH = 64

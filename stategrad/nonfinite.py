@@ -55,8 +55,8 @@ def explain_trip(
     found = find(function, operands)
     if found is None:
         return NonFiniteError(
-            f"{head}\n  replay    evaluated operation by operation, the program stays finite: the compiled one "
-            "rounds or fuses differently; look for overflow near the limits of the dtype",
+            f"{head}\n  replay    evaluated operation by operation, the program stays finite: the compiled "
+            "one rounds or fuses differently; look for overflow near the limits of the dtype",
             phase="unknown",
             tripped=tuple(tripped),
         )
@@ -64,7 +64,7 @@ def explain_trip(
 
 
 def first_bad(array: Any) -> tuple[int, ...] | None:
-    """The first index at which an array is not finite; None if it is finite everywhere, or holds no numbers."""
+    """The first index at which an array is not finite; None if it is finite, or holds no numbers."""
     dtype = getattr(array, "dtype", None)
     if dtype is None or not isinstance(dtype, np.dtype):
         return None

@@ -39,7 +39,7 @@ class Epochs:
     sharing = 0
     """Goes up when some State's array gets a second owner: exclusive slots must be looked at again."""
     attributes = 0
-    """Goes up when an attribute of some Module is set or deleted: guards look at this number, not at each one."""
+    """Goes up when an attribute of some Module is set or deleted: guards look at this."""
 
 
 _numbers = itertools.count()
@@ -210,8 +210,8 @@ class State:
             raise StateError(
                 f"the State {self._name!r} changes its type inside a loop, a branch or a nested jit"
                 f"{user_line()}: it holds {_shown(before)} and is given {_shown(after)}; "
-                "write a value of the same structure, shape and dtype (convert it), or change the type outside "
-                "of the loop"
+                "write a value of the same structure, shape and dtype (convert it), or change the type "
+                "outside of the loop"
             )
         frame.hold(self, after)
         return after

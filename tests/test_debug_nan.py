@@ -22,7 +22,7 @@ def test_forward():
         w.value = w.value + x
         return jnp.sum(jnp.log(w.value))
 
-    with pytest.raises(sg.NonFiniteError, match="gave the result, .*nothing was committed") as caught:
+    with pytest.raises(sg.NonFiniteError, match=r"gave the result, .*nothing was committed") as caught:
         sg.grad(loss, grad_states=w, return_value=True, debug_nan=True)(0.0)
     error = caught.value
     assert (error.phase, error.operation, error.index) == ("forward", "log", (1,))

@@ -1,6 +1,7 @@
 """GradientTransform: any JAX-style transform on a function with States."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +184,7 @@ def test_methods_decorators_and_looks(w):
 
     assert square(3.0) == (6.0, 9.0)
     assert square.__name__ == "square" and square.__doc__ == "A square."
+    assert list(inspect.signature(square).parameters) == ["x"]
     assert square.target is square.__wrapped__ and square.stateful_target(3.0) == 9.0
     assert repr(square) == (
         "GradientTransform(square, transform=grad, states: none, argnums=0, return_value=True)"

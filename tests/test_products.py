@@ -1,5 +1,6 @@
 """vjp, jvp, linearize and hvp of functions with States, against JAX on equivalent pure functions."""
 
+import threading
 from collections import namedtuple
 
 import jax
@@ -190,6 +191,18 @@ def test_a_pullback_keeps_its_residuals_when_the_state_is_donated():
     close(pullback(1.0), (jnp.array([8.0, 12.0]), jnp.asarray(52.0)))
 
 
+def test_nothing_is_saved_for_what_is_not_differentiated():
+    w = sg.State(jnp.ones(2), name="w")
+
+    def f(x):
+        w.value = jnp.tanh(w.value * x)
+        return x.sum() * 3, {"aux": jnp.exp(x), "w": w.value}
+
+    _, pullback, _ = sg.vjp(f, jnp.ones(2), has_aux=True)
+    assert not jax.tree.leaves(pullback)
+    close(pullback(2.0), jnp.array([6.0, 6.0]))
+
+
 def test_closures_and_flags_are_seen_at_each_call():
     flags = {"square": True}
 
@@ -284,3 +297,90 @@ def test_containers_of_states():
     np.testing.assert_allclose(
         linear(state_tangents=gradients), sum(jnp.vdot(g, g) for g in gradients.values()), rtol=1e-6
     )
+
+
+# ------------------------------------------------------------------------------------------------ programs
+def powers(x):
+    return jax.lax.while_loop(lambda y: y < 10.0, lambda y: y * x, x)
+
+
+def test_forward_mode_through_a_loop_without_a_bound():
+    close(sg.jvp(powers, (2.0,), (1.0,)), (jnp.asarray(16.0), jnp.asarray(32.0)))
+    out, linear = sg.linearize(powers, 2.0)
+    assert (out, linear(0.5)) == (16.0, 16.0)
+    close(jax.vmap(linear)(jnp.array([1.0, 2.0])), jnp.array([32.0, 64.0]))
+
+
+def test_effects_and_draws_happen_once():
+    seen, s = [], sg.random.RandomState(0)
+
+    def f(x):
+        jax.debug.callback(lambda v: seen.append(float(v)), x)
+        return jnp.sin(x) * s.normal()
+
+    keys = [s.value]
+    for call in (
+        lambda: [sg.vjp(f, 2.0)[1](ct) for ct in (1.0, 2.0)],
+        lambda: sg.jvp(f, (2.0,), (1.0,)),
+        lambda: sg.linearize(f, 2.0)[1](1.0),
+        lambda: sg.hvp(f, (2.0,), (1.0,)),
+    ):
+        call()
+        keys.append(s.value)
+    jax.effects_barrier()
+    assert len(seen) == 5, "vjp is called twice, the others once"
+    fresh = sg.random.RandomState(0)
+    for _ in range(5):
+        fresh.split_key()
+    np.testing.assert_array_equal(keys[-1], fresh.value)
+
+
+def test_states_that_begin_or_change_inside_of_a_trace():
+    changes = sg.State(1.0, name="changes")
+
+    @sg.jit
+    def local(x):
+        s = sg.State(x * 2)
+
+        def f(y):
+            s.value = s.value * y
+            return s.value**2
+
+        _, pullback = sg.vjp(f, x, grad_states=s, final_states=s)
+        return pullback(1.0, 1.0), s.value
+
+    close(local(3.0), ((jnp.asarray(111.0), jnp.asarray(222.0)), jnp.asarray(18.0)))
+
+    @sg.jit
+    def retyped(x):
+        changes.value = {"a": x, "b": x * 2}
+
+        def f(y):
+            return changes.value["a"] * y + changes.value["b"] ** 2
+
+        back = sg.vjp(f, x, grad_states=changes)[1](1.0)
+        return back, sg.jvp(f, (x,), (None,), state_tangents={changes: {"a": 1.0, "b": None}})[1]
+
+    close(
+        retyped(3.0), (({"a": jnp.asarray(3.0), "b": jnp.asarray(12.0)}, jnp.asarray(3.0)), jnp.asarray(3.0))
+    )
+
+
+def test_threads_lose_no_update():
+    count = sg.State(0.0, name="count")
+
+    def f(x):
+        count.value += 1.0
+        return x**2
+
+    def work():
+        for _ in range(5):
+            assert sg.vjp(f, 3.0)[1](1.0) == 6.0
+            assert sg.jvp(f, (3.0,), (1.0,))[1] == 6.0
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert count.value == 80.0

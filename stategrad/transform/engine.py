@@ -85,7 +85,8 @@ class Engine:
         if self.debug_nan:
             raise TraceError(
                 f"{function_name(self.fn)} with debug_nan=True is called inside a function that is being "
-                f"traced{user_line()}, where nothing can be raised; pass debug_nan=True to the outermost transform"
+                f"traced{user_line()}, where nothing can be raised; "
+                "pass debug_nan=True to the outermost transform"
             )
 
     # ------------------------------------------------------------------ one trace per combination of types

@@ -1,6 +1,8 @@
 """`GradientTransform`: any JAX-style gradient transform on a function that reads and writes States."""
 
+import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,6 +94,8 @@ class GradientTransform(Derivative):
         aware = unit_aware or knows_units(transform)
         self.request = Request.of(grad_states, argnums, has_aux, return_value, check_states, aware)
         functools.update_wrapper(self, target)
+        with contextlib.suppress(TypeError, ValueError):  # some functions in C have none
+            self.__signature__ = inspect.signature(target)
         static = Static.of(target, static_argnums, static_argnames)
         self.stateful_target = Jitted(target, static_argnums, static_argnames, donate=False)
         params = dict(transform_params or {})
@@ -119,6 +123,9 @@ class GradientTransform(Derivative):
                 static_argnames=static_argnames,
             )
         )
+
+    # Otherwise inspect shows that of `__new__`.
+    __signature__ = inspect.Signature([*inspect.signature(__init__).parameters.values()][1:])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found = super().__call__(*args, **kwargs)

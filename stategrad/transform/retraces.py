@@ -1,4 +1,4 @@
-"""Why a compiled function was traced: one sentence each time, for `explain()` and for STATEGRAD_LOG=retrace."""
+"""Why a compiled function was traced: a sentence each time, for `explain()` and STATEGRAD_LOG=retrace."""
 
 import os
 import sys

@@ -85,8 +85,8 @@ def module_of(traced: Traced) -> Module:
 
 
 def stage(traced: Traced, derived: Derived, hook: Hook | None = None, wired: bool = False) -> Staged:
-    """Runs the passes; `hook` sees the module before the first and after each. `wired`: the program has one more
-    result, which says whether all the others are finite.
+    """Runs the passes; `hook` sees the module before the first and after each. `wired`: the program has one
+    more result, which says whether all the others are finite.
 
     Raises:
         GradientError: something on the way has no derivative.
