@@ -190,8 +190,9 @@ class Guards:
 
     def _object(self, value: Any, name: str) -> None:
         """An instance: the attributes of a Module are watched together, those of others one by one."""
-        if isinstance(getattr(value, "__wrapped__", None), FunctionType):
-            self._enter(value.__wrapped__, name)
+        for part in (getattr(value, "__wrapped__", None), *getattr(value, "also_reads", ())):
+            if part is not None:
+                self._enter(part, name)
         for cls in type(value).__mro__:
             self._enter(cls, cls.__name__)
         counted = getattr(type(value), "attributes_are_counted", False)

@@ -196,11 +196,11 @@ def test_nothing_is_saved_for_what_is_not_differentiated():
 
     def f(x):
         w.value = jnp.tanh(w.value * x)
-        return x.sum() * 3, {"aux": jnp.exp(x), "w": w.value}
+        return x.sum(), {"aux": jnp.exp(x), "w": w.value}
 
     _, pullback, _ = sg.vjp(f, jnp.ones(2), has_aux=True)
     assert not jax.tree.leaves(pullback)
-    close(pullback(2.0), jnp.array([6.0, 6.0]))
+    close(pullback(2.0), jnp.array([2.0, 2.0]))
 
 
 def test_closures_and_flags_are_seen_at_each_call():

@@ -1,4 +1,8 @@
-"""What other systems get wrong with state: here it is right, or a clear error."""
+"""What other systems get wrong with state: here it is right, or a clear error.
+
+Units have tests of their own in test_units, what is not finite in test_debug_nan, and changed closures of
+compiled functions in test_guards.
+"""
 
 import functools
 
@@ -241,6 +245,14 @@ def test_methods_can_be_decorated_and_have_static_arguments():
         def slope(self, x, kind):
             return jnp.sum(getattr(jnp, kind)(self.w.value * x))
 
+        @sg.grad(argnums=[np.int64(1), -1])
+        def slopes(self, x, y):
+            return jnp.sum(self.w.value * x) * y
+
+        @sg.grad(argnums=(0, 1))
+        def slopes_of_both(self, x, y):
+            return jnp.sum(self.w.value * x) * y
+
         @sg.jacrev
         def jacobian(self, x):
             return self.w.value * x
@@ -250,6 +262,8 @@ def test_methods_can_be_decorated_and_have_static_arguments():
     close(one.slope(0.0, kind="sin"), jnp.array(3.0))
     close(two.slope(0.0, "sin"), jnp.array(0.0))
     close(one.jacobian(5.0), jnp.array([1.0, 2.0]))
+    close(one.slopes(5.0, 2.0), (jnp.array(6.0), jnp.array(15.0)))
+    close(one.slopes_of_both(5.0, 2.0), (jnp.array(6.0), jnp.array(15.0)))
 
 
 def test_jvp_has_tangents_of_states():

@@ -21,8 +21,13 @@ def table() -> str:
 
 def with_table(page: str) -> str:
     """The page with a fresh table between its markers."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+    return between(page, BEGIN, table(), END)
+
+
+def between(page: str, begin: str, content: str, end: str) -> str:
+    """The page with other content between two markers."""
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
 
 def _line(op: OpDef) -> str:

@@ -4,6 +4,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .wanted import is_sequence
+
 
 class Bound:
     """The functions made from one descriptor, by the object that they are bound to."""
@@ -23,10 +25,11 @@ class Bound:
         return made
 
 
-def without_self(argnums: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
-    """Argument positions of a method as positions of the bound method."""
-    if argnums is None:
-        return None
-    if isinstance(argnums, int):
-        return argnums - 1 if argnums > 0 else argnums
-    return tuple(n - 1 if n > 0 else n for n in argnums)
+def without_self(argnums: Any) -> Any:
+    """Argument positions of a method as positions of the bound method: they count `self`, unless there is a 0
+    among them, which cannot be meant.
+    """
+    if not is_sequence(argnums):
+        return argnums - 1 if argnums is not None and argnums > 0 else argnums
+    numbers = tuple(argnums)
+    return numbers if 0 in numbers else tuple(n - 1 if n > 0 else n for n in numbers)

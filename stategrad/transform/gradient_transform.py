@@ -60,7 +60,6 @@ class GradientTransform(Derivative):
     """
 
     kind = "gradient transform"
-    target: Callable[..., Any]
 
     def __new__(cls, target: Callable[..., Any] | None = None, *args: Any, **options: Any) -> Any:
         """The transform, or a decorator if there is no target yet."""
@@ -68,7 +67,7 @@ class GradientTransform(Derivative):
             return super().__new__(cls)
         if args:
             raise GradientError("GradientTransform without a target takes its other parameters by name")
-        _check_callable(options.get("transform"), "transform")
+        _callable(options.get("transform"), "transform")
         return functools.partial(cls, **options)
 
     def __init__(
@@ -87,10 +86,8 @@ class GradientTransform(Derivative):
         static_argnums: Any = None,
         static_argnames: Any = None,
     ) -> None:
-        _check_callable(target, "target")
-        _check_callable(transform, "transform")
-        self.target = target
-        self.transform = transform
+        target = self.target = _callable(target, "target")
+        transform = self.transform = _callable(transform, "transform")
         aware = unit_aware or knows_units(transform)
         self.request = Request.of(grad_states, argnums, has_aux, return_value, check_states, aware)
         functools.update_wrapper(self, target)
@@ -99,6 +96,8 @@ class GradientTransform(Derivative):
         static = Static.of(target, static_argnums, static_argnames)
         self.stateful_target = Jitted(target, static_argnums, static_argnames, donate=False)
         params = dict(transform_params or {})
+        self.also_reads = transform, params
+        """What guards look into, beside the target."""
         self._applied: Applied | None = None
         recipe: Recipe = GradientRecipe(self.request)
         if params or transform not in _OURS:
@@ -142,7 +141,8 @@ class GradientTransform(Derivative):
         )
 
 
-def _check_callable(given: Any, what: str) -> None:
-    if not callable(given):
-        expected = "a function such as jax.grad" if what == "transform" else "the function to differentiate"
-        raise GradientError(f"{what} of GradientTransform is {given!r}; expected {expected}")
+def _callable(given: Any, what: str) -> Callable[..., Any]:
+    if callable(given):
+        return given
+    expected = "a function such as jax.grad" if what == "transform" else "the function to differentiate"
+    raise GradientError(f"{what} of GradientTransform is {given!r}; expected {expected}")

@@ -1,0 +1,1 @@
+"""Measurements as ratios, interleaved in one process: `python -m benchmarks` runs them."""
