@@ -120,7 +120,9 @@ def solved(x: Any) -> Any:
 
 
 def convolved(x: Any) -> Any:
-    return jax.lax.conv_general_dilated(jnp.sin(x), KERNEL, (1,), "SAME", dimension_numbers=("NCW", "OIW", "NCW"))
+    return jax.lax.conv_general_dilated(
+        jnp.sin(x), KERNEL, (1,), "SAME", dimension_numbers=("NCW", "OIW", "NCW")
+    )
 
 
 def recurrent(x: Any) -> Any:

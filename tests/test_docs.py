@@ -61,8 +61,8 @@ def test_examples_print_what_the_page_shows(page: Path, request: pytest.FixtureR
         assert printed == (example[2] or ""), f"{page.name} shows something else"
 
 
-def test_there_are_examples_in_the_readme_and_the_tour() -> None:
-    for name in ("README.md", "docs/tour.md"):
+def test_there_are_examples_in_the_readme_the_tour_and_the_tutorial() -> None:
+    for name in ("README.md", "docs/tour.md", "docs/gradients.md"):
         assert any(example[2] for example in examples(ROOT / name)), name
 
 

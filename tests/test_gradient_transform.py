@@ -92,6 +92,10 @@ def test_parameters_keywords_and_closures_of_the_transform(w, n):
     close(made(X, scale=0.5)[0], 2.0 * expected)
     factor = 5.0
     close(made(X, scale=0.5)[0], 5.0 * expected)
+    step = sg.jit(lambda x: made(x, scale=0.5)[0])
+    close(step(X), 5.0 * expected)
+    factor = 7.0
+    close(step(X), 7.0 * expected)
 
 
 def test_what_the_transform_sees(w, n):
@@ -267,3 +271,36 @@ def test_transforms_that_do_something_else(transform, error, message, n):
     with pytest.raises(error, match=message):
         GradientTransform(loss, transform)(X)
     assert n.value == 0
+
+
+@pytest.mark.parametrize("transform", [jax.grad, scaled])
+def test_debug_nan_commits_nothing(transform, w, n):
+    def loss(x):
+        n.value += 1
+        return jnp.sum(jnp.sqrt(w.value) * x)
+
+    w.value = jnp.array([1.0, 0.0, 4.0])
+    with pytest.raises(sg.NonFiniteError, match="div"):
+        GradientTransform(loss, transform, w, debug_nan=True)(X)
+    assert n.value == 0
+    close(
+        GradientTransform(loss, transform, argnums=0, debug_nan=True)(X),
+        jnp.array([1.0, 0.0, 2.0]) * (2.0 if transform is scaled else 1.0),
+    )
+    assert n.value == 1
+
+
+def test_third_order_and_settings_of_jax(w):
+    def f(x):
+        return jnp.sin(x) * x**2
+
+    def nested(f, transform):
+        return transform(transform(transform(f)))
+
+    found = nested(f, lambda f: GradientTransform(f, scaled, transform_params={"by": 1.0}))(0.7)
+    np.testing.assert_allclose(found, nested(f, jax.grad)(0.7), rtol=1e-5)
+    made = GradientTransform(lambda x: jnp.sum(w.value * x), scaled, w)
+    with jax.disable_jit():
+        close(made(X), 2 * X)
+    with jax.numpy_rank_promotion("raise"):
+        close(made(X), 2 * X)
