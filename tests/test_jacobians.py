@@ -30,7 +30,7 @@ def same(found, expected, tolerance=3e-5):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
-# ------------------------------------------------------------------------------------------------ pure functions
+# ------------------------------------------------------------------------------------------- pure functions
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize(("fn", "args"), FUNCTIONS, ids=[fn.__name__ for fn, _ in FUNCTIONS])
 def test_pure_functions(fn, args, name):
@@ -46,6 +46,10 @@ def test_empty_and_scalar_arrays():
         same(ours(jnp.sin)(0.5), theirs(jnp.sin)(0.5))
         same(ours(lambda x: x * 2.0)(jnp.zeros((0, 3))), theirs(lambda x: x * 2.0)(jnp.zeros((0, 3))))
         same(ours(lambda x: x.sum())(jnp.zeros((0, 3))), theirs(lambda x: x.sum())(jnp.zeros((0, 3))))
+
+
+def products(x):
+    return jnp.tanh(jnp.outer(x, x))
 
 
 def test_double_precision():
@@ -234,11 +238,11 @@ def test_leaves_that_the_function_does_not_touch():
         assert (by_s["used"].shape, by_s["idle"].shape, by_idle.shape) == ((3, 2), (3, 3, 4), (3, 5))
         assert not by_s["idle"].any() and not by_idle.any()
         np.testing.assert_allclose(by_x, 2 * np.eye(3))
-    (ss, sa), (as_, aa) = sg.hessian(fn, **options)(jnp.ones(3))
-    assert ss[0]["idle"][1].shape == (3, 3, 4, 5)
-    assert sa[0]["idle"].shape == (3, 3, 4, 3) and sa[1].shape == (3, 5, 3)
-    assert as_[0]["idle"].shape == (3, 3, 3, 4) and aa.shape == (3, 3, 3)
-    np.testing.assert_allclose(sa[0]["used"], np.broadcast_to(np.eye(3)[:, None], (3, 2, 3)))
+    (by_s, by_idle), by_x = sg.hessian(fn, **options)(jnp.ones(3))
+    (twice, to_idle), to_x = by_s["idle"]
+    assert (twice["used"].shape, to_idle.shape, to_x.shape) == ((3, 3, 4, 2), (3, 3, 4, 5), (3, 3, 4, 3))
+    assert by_idle[0][0]["idle"].shape == (3, 5, 3, 4) and by_x[0][1].shape == (3, 3, 5)
+    np.testing.assert_allclose(by_s["used"][1], np.broadcast_to(np.eye(3)[:, None], (3, 2, 3)))
 
 
 def test_forms_of_use():
@@ -270,7 +274,7 @@ def test_forms_of_use():
     assert repr(sg.hessian(tanh_layer)) == "<Hessian of tanh_layer>"
 
 
-# ------------------------------------------------------------------------------------------------ around, inside
+# ------------------------------------------------------------------------------------------- around, inside
 def test_under_other_transforms():
     x = array(3, seed=8)
     w = sg.State(W, name="w")
@@ -327,6 +331,10 @@ def test_unbounded_loops_forwards(capfd):
     assert n.value == 3
 
 
+def holomorphic_one(z):
+    return jnp.exp(z * z[0])
+
+
 def test_complex_numbers():
     z = jnp.array([1 + 2j, 3 - 1j])
     for ours, theirs in PAIRS.values():
@@ -346,7 +354,7 @@ def test_complex_numbers():
     same(sg.jacfwd(of_reals)(z.real), jax.jacfwd(of_reals)(z.real))
 
 
-# ------------------------------------------------------------------------------------------------ seeds, errors
+# -------------------------------------------------------------------------------------------- seeds, errors
 def test_printed_examples():
     def multi_output(x):
         return jnp.array([x[0] * x[1], jnp.sin(x[0]), jnp.exp(x[1])])

@@ -54,7 +54,7 @@ class JacobianRecipe:
         return (first, *SIMPLIFY.passes, Jacobian(None, wrt, args, again, self.modes[1], instead=True))
 
     def _ends(self, selection: Selection, values: int) -> Iterator[tuple[str, Type, Mode]]:
-        """The outputs and inputs: what an error calls them, their types, in which mode complex ones will do."""
+        """Outputs and inputs: what an error calls them, their types, in which mode complex ones will do."""
         traced = selection.traced
         function, captured = traced.function, len(traced.captured)
         for path, value in zip(leaf_paths(selection.value_tree, ""), function.results[:values], strict=True):
@@ -76,7 +76,8 @@ class JacobianRecipe:
             raise GradientError(f"{what} is {type}: with holomorphic=True it must be complex")
         if kind == "c" and not (self.holomorphic or complex_too):
             raise GradientError(
-                f"{what} is {type}: pass holomorphic=True if the function is, or take real and imaginary parts"
+                f"{what} is {type}: pass holomorphic=True if the function is, or take real and imaginary "
+                "parts"
             )
 
 
@@ -188,10 +189,10 @@ def hessian(
     """The second derivatives of a function by arguments and by States, mixed ones among them. What the
     function writes is committed once.
 
-    The result has the structure of what the function returns, which need not be a scalar; in place of each
-    array the container of its gradient, and in place of each array of that the container again. So with
-    States and arguments it is `((SS, SA), (AS, AA))`, where SA stands for the derivatives by a State and then
-    by an argument. Each array has the shapes of output, first and second input one after the other.
+    The result has the structure of what the function returns, which need not be a scalar. In place of each
+    array of it stands the container of its gradient, and in place of each array of that the container again:
+    with one State and one argument `((SS, SA), (AS, AA))`, where SA is the derivative by the State and then
+    by the argument. Each array has the shapes of output, first and second input one after the other.
 
     Arguments and errors are those of `jacrev`; with `has_aux` or `return_value` the result is
     `(Hessian, value, aux)` with what was not asked for left out.
