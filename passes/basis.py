@@ -21,7 +21,7 @@ class Axis(NamedTuple):
     """What one axis of an array runs along: an axis of the basis ("basis") or of the value ("value")."""
 
     kind: str
-    index: int
+    number: int
 
 
 class Sized(NamedTuple):
@@ -52,7 +52,7 @@ class Sparse:
     @property
     def along_basis(self) -> set[int]:
         """The axes of the basis that the core runs along."""
-        return {a.index for a in self.core.axes if a.kind == "basis"}
+        return {a.number for a in self.core.axes if a.kind == "basis"}
 
     def place(self, axis: int) -> Axis:
         """What an axis of the core that stands for this axis of the value runs along."""
@@ -60,7 +60,7 @@ class Sparse:
 
     def size(self, axis: Axis) -> int:
         """The length of an axis."""
-        return (self.basis if axis.kind == "basis" else self.type.shape)[axis.index]
+        return (self.basis if axis.kind == "basis" else self.type.shape)[axis.number]
 
 
 def one_hot(b: Builder, type: Type) -> Sparse:
@@ -176,8 +176,8 @@ def regrouped(b: Builder, x: Sized, kind: str, old: Shape, new: Shape) -> Sized:
         if any(a in sizes for a in run):
             before = [*before, *run]
             after = [*after, *(Axis(kind, j) for j in news)]
-    full = spread(b, x, before, [old[a.index] if a.kind == kind else sizes[a] for a in before])
-    shape = tuple(new[a.index] if a.kind == kind else sizes[a] for a in after)
+    full = spread(b, x, before, [old[a.number] if a.kind == kind else sizes[a] for a in before])
+    shape = tuple(new[a.number] if a.kind == kind else sizes[a] for a in after)
     return Sized(reshaped(b, full, shape), tuple(after))
 
 

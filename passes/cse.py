@@ -106,5 +106,5 @@ def value_key(value: Any) -> Key | None:
     try:
         hash(value)
     except TypeError:
-        return None
+        return ("object", id(value))  # an array of JAX's, which the operation keeps alive
     return (type(value), value)

@@ -28,7 +28,7 @@ def push_dot(push: "Push", op: Operation) -> None:
     side = 0 if push.pushed(op.operands[0]) is not None else 1
     x, other = push.arriving(op)[0], push.fixed(op.operands[1 - side])
     labels = _labels(op, side, x)
-    core = Sized(x.core.array, tuple(a if a.kind == "basis" else labels.ours[a.index] for a in x.core.axes))
+    core = Sized(x.core.array, tuple(a if a.kind == "basis" else labels.ours[a.number] for a in x.core.axes))
     pair = [core, _summed(b, Sized(other, tuple(labels.theirs)), core.axes)]
     pair = pair if side == 0 else pair[::-1]
     if any(a.kind == "sum" for a in core.axes):
@@ -48,7 +48,7 @@ def _labels(op: Operation, side: int, x: Sparse) -> _Labels:
     theirs = [Axis("sum", 0)] * ranks[1 - side]
     for r, j in (*enumerate(shared[side]), *enumerate(free[side], starts[side])):
         ours[j] = Axis("value", r)
-    ties = {ours[j].index: i for j, i in x.ties.items() if ours[j].kind == "value"}
+    ties = {ours[j].number: i for j, i in x.ties.items() if ours[j].kind == "value"}
     for r, j in enumerate(free[1 - side], starts[1 - side]):
         theirs[j] = Axis("value", r)
     for pairs in (contract, shared):

@@ -122,7 +122,7 @@ _ALONE: dict[str, Callable[[Operation, int], bool]] = {
 # ------------------------------------------------------------------------------------------------ shape
 def _relabelled(x: Sparse, op: Operation, moved: Mapping[int, int]) -> Sparse:
     """The same core for the result of an operation, if axis j of the operand has become axis `moved[j]`."""
-    axes = tuple(a if a.kind == "basis" else Axis("value", moved[a.index]) for a in x.core.axes)
+    axes = tuple(a if a.kind == "basis" else Axis("value", moved[a.number]) for a in x.core.axes)
     ties = {moved[j]: i for j, i in x.ties.items()}
     return Sparse(Sized(x.core.array, axes), op.result.type, x.basis, ties)
 
@@ -137,7 +137,7 @@ def _broadcast(push: "Push", op: Operation) -> None:
     (x,) = push.arriving(op)
     shape, to = x.type.shape, op.attributes["shape"]
     moved = {j: d for j, d in enumerate(op.attributes["dimensions"]) if shape[j] == to[d]}
-    grown = [a for a in x.core.axes if a.kind == "value" and a.index not in moved]
+    grown = [a for a in x.core.axes if a.kind == "value" and a.number not in moved]
     axes = tuple(a for a in x.core.axes if a not in grown)
     core = Sized(reshaped(push.b, x.core.array, tuple(map(x.size, axes))), axes)
     push.bind(op.result, _relabelled(Sparse(core, x.type, x.basis, x.ties), op, moved))
@@ -152,7 +152,7 @@ def _reduce_sum(push: "Push", op: Operation) -> None:
     """A tie picks one element; what the core does not run along counts as often as the axis is long."""
     b, axes = push.b, op.attributes["axes"]
     (x,) = push.arriving(op)
-    summed = [k for k, a in enumerate(x.core.axes) if a.kind == "value" and a.index in axes]
+    summed = [k for k, a in enumerate(x.core.axes) if a.kind == "value" and a.number in axes]
     core, times = x.core.array, 1
     for j in axes:
         if j not in x.ties and Axis("value", j) not in x.core.axes:

@@ -138,7 +138,8 @@ class Importer:
     # ------------------------------------------------------------------ equations
     def _equation(self, equation: Any) -> None:
         name = equation.primitive.name
-        shape = equation.outvars[0].aval.shape if name in _ELEMENTWISE else ()
+        spread = name in _ELEMENTWISE and len(equation.outvars) == 1  # a barrier keeps the shapes apart
+        shape = equation.outvars[0].aval.shape if spread else ()
         self.b.location = TracedSource(equation.source_info, self.otherwise)
         operands = [self._atom(v, shape) for v in equation.invars]
         results = self._results(name, equation, operands)

@@ -141,7 +141,7 @@ def phase_of(location: Location) -> str:
     while isinstance(location, Derived):
         passes.append(location.by)
         location = location.base
-    return "backward" if "transpose" in passes else "tangent" if "linearize" in passes else "forward"
+    return "backward" if "transpose" in passes else "tangent" if {"linearize", "jvp"} & {*passes} else "forward"
 
 
 def _error(head: str, found: Finding, tripped: tuple[str, ...]) -> NonFiniteError:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, leaf_paths
@@ -170,9 +169,7 @@ def with_arrays_as_parameters(traced: Traced) -> Traced:
 
 def _is_array(op: Operation) -> bool:
     """Whether it is a constant that a call can be given: an array of exactly that type."""
-    if op.name != "constant" or isinstance(op.attributes["value"], np.generic):
-        return False  # a number in the user's code, which may be folded
-    if getattr(op.attributes["value"], "shape", None) != op.attributes["type"].shape:
+    if op.name != "constant" or getattr(op.attributes["value"], "shape", None) != op.attributes["type"].shape:
         return False
     try:
         return _type_of(op.attributes["value"]) == op.attributes["type"]

@@ -187,15 +187,13 @@ class Found:
         Raises:
             TraceError: there is no such axis, or it is not wanted where the elements differ.
         """
-        if axis is not None:
-            array = self.along(size)
-            (place,) = resolved([axis], [array], [name], what)
-            return jnp.moveaxis(array, 0, place)
-        if self.differs:
+        if axis is None and self.differs:
             raise TraceError(
                 f"{what} says None for {name}, which differs between the elements; name an axis for it"
             )
-        return self.array
+        array = self.array if axis is None else self.along(size)
+        (place,) = resolved([axis], [array], [name], what)
+        return array if place is None else jnp.moveaxis(array, 0, place)
 
 
 def _write_shared(lane: Lane, found: Sequence[Found], others: set[State]) -> None:

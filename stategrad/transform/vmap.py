@@ -4,8 +4,6 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
-
 from stategrad.arguments import function_name
 from stategrad.state import State
 
@@ -13,7 +11,7 @@ from .bound import Bound, without_self
 from .engine import Engine
 from .lanes import Lanes, MapOptions
 from .recipes import AsIs
-from .stages import Staging
+from .stages import Lowered, Staging
 from .static import Static
 from .wanted import WantedStates
 
@@ -46,7 +44,7 @@ class Vmapped:
         """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
         return Staging(self._engine, args, kwargs)
 
-    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
         return self.trace(*args, **kwargs).lower()
 
