@@ -141,7 +141,9 @@ def phase_of(location: Location) -> str:
     while isinstance(location, Derived):
         passes.append(location.by)
         location = location.base
-    return "backward" if "transpose" in passes else "tangent" if {"linearize", "jvp"} & {*passes} else "forward"
+    if "transpose" in passes:
+        return "backward"
+    return "tangent" if {"linearize", "jvp"}.intersection(passes) else "forward"
 
 
 def _error(head: str, found: Finding, tripped: tuple[str, ...]) -> NonFiniteError:
