@@ -7,10 +7,11 @@ from .core import Cell, Function, Module, Operation, Region, Value
 from .errors import IRTypeError, IRVerifyError
 from .excerpt import excerpt
 from .infer import result_types
+from .location import Source
 from .text import Printer, symbol
 
 
-def verify(module: Module) -> None:
+def verify(module: Module, locations: bool = False) -> None:
     """Checks a module.
 
     * Values are defined before they are used, in the region that uses them. A value, an operation, a region,
@@ -18,16 +19,19 @@ def verify(module: Module) -> None:
     * Types and attributes are what the rows of the operations give and accept.
     * Cells that operations touch are the module's own, or local to a region around.
     * Functions and cells stand under their names; a callee stands in the module, before its callers.
+    * With `locations`, as for traced programs and what passes make of them: every operation leads to a line
+      of the user's.
 
     Raises:
         IRVerifyError: with the guilty operation in an excerpt of the program's text.
     """
-    _Verifier(module).module()
+    _Verifier(module, locations).module()
 
 
 class _Verifier:
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, locations: bool) -> None:
         self._module = module
+        self._locations = locations
         self._placed: set[Value | Operation | Region | Cell] = set()
         self._earlier: set[Function] = set()
         self._visible: set[Cell] = set(module.cells.values())
@@ -62,6 +66,8 @@ class _Verifier:
 
     def _operation(self, op: Operation, values: set[Value]) -> None:
         self._take_place(op, "an operation")
+        if self._locations and not isinstance(op.location.source, Source):
+            raise self._error(f"{op.name} has no location in the user's program")
         self._check_defined(op.operands, values, "the operand")
         self._check_attributes(op)
         for region in op.regions:

@@ -40,6 +40,7 @@ def gradient_function(
     final = [Value(c.type, f"ct_{c.name}") for c in final_cells]
 
     b = forward.continued()
+    b.at("transpose", function.location)
     if unit:
         seeds, given = [b.constant(1.0, v.type, v.name) for v in given], []
     else:
@@ -57,6 +58,7 @@ def gradient_function(
     linear = halves.linear_region([*halves.residuals.values(), *forward.tangent_params], live)
     known = [*halves.residuals, *[None] * len(forward.tangent_params)]
     back = transposer.region_into(b, linear, known, [cotangents[i] for i in live], active)
+    b.at("transpose", function.location)
     gradients = [*_by_args(forward, back, args), *_by_cells(forward, back, cells)]
     made = b.function(
         name or names.functions.fresh(f"{function.name}.gradient"),

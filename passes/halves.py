@@ -116,6 +116,7 @@ class LinearizeContext:
 
     def _structured(self, rules: StructuredOp, op: Operation) -> None:
         if any(self.flags(op)) or self.active(op):
+            self.b.location = op.location  # of what the rule reads for the linear half
             self._rule(rules, op)
         else:
             self._bind(op, self.primal_copy(op), {})

@@ -30,9 +30,12 @@ def together(*hooks: Hook) -> Together:
 class Verify:
     """Verifies every module; what breaks a rule counts as a failure of the pass that made it."""
 
+    locations: bool = False
+    """Whether every operation must lead to a line of the user's, as in traced programs."""
+
     def __call__(self, step: Step) -> None:
         if step.changed:
-            verify(step.module)
+            verify(step.module, self.locations)
 
 
 @dataclass(frozen=True)

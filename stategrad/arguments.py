@@ -1,15 +1,18 @@
 """Arguments and results of traced functions: what they are called, and whether they are arrays."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
+from stategrad.ir import UNKNOWN, Location, Source
+
 from . import jax_compat as compat
 from .errors import TraceError
 from .state import State
-from .user_frame import user_line
+from .user_frame import shortened, user_line
 
 
 @jax.tree_util.register_pytree_node_class
@@ -40,6 +43,13 @@ def function_name(fn: Callable[..., Any]) -> str:
     """A name for the IR function: the Python function's."""
     name = getattr(fn, "__name__", type(fn).__name__)
     return "lambda" if name == "<lambda>" else identifier(name)
+
+
+def definition(fn: Callable[..., Any]) -> Location:
+    """Where the user defines a function."""
+    inner = inspect.unwrap(fn.func if isinstance(fn, functools.partial) else fn)
+    code = getattr(inner, "__code__", None) or getattr(vars(type(inner)).get("__call__"), "__code__", None)
+    return UNKNOWN if code is None else Source(shortened(code.co_filename), code.co_firstlineno)
 
 
 def identifier(name: str) -> str:

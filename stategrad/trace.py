@@ -12,7 +12,15 @@ from stategrad.ir import Cell, Function, IRTypeError, Names, Type
 from stategrad.passes import with_local_cells
 
 from . import jax_compat as compat
-from .arguments import argument_names, check_leaves, function_name, identifier, leaf_paths, shown
+from .arguments import (
+    argument_names,
+    check_leaves,
+    definition,
+    function_name,
+    identifier,
+    leaf_paths,
+    shown,
+)
 from .frame import Frame, Held, tracing
 from .importing import import_jaxpr
 from .state import State
@@ -139,6 +147,7 @@ def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str
     for param, name in zip(params, names, strict=True):
         param.name = identifier(name)
     function = with_local_cells(imported.function, cells.local)
+    function = Function(function.name, function.body, function.attributes, definition(fn))
     trees = tuple(tree.children()[0].children())
     return Traced(
         function, cells.leaves, tuple(imported.captured), out_tree, results, retyped, tuple(names), trees
