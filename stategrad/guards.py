@@ -12,7 +12,7 @@ import operator
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -36,6 +36,8 @@ class Guards:
         self.cells: list[tuple[Any, Any]] = []
         self.items: list[tuple[Mapping[Any, Any], Any, Any]] = []
         self.sequences: list[tuple[Any, tuple[Any, ...]]] = []
+        self.sets: list[tuple[Any, frozenset[Any]]] = []
+        self.sizes: list[tuple[Any, int]] = []
         self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
         self.defaults: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self.module_items: list[tuple[Mapping[Any, Any], Any, Any]] = []
@@ -64,6 +66,12 @@ class Guards:
         for sequence, values in self.sequences:
             if len(sequence) != len(values) or not all(map(operator.is_, sequence, values)):
                 return self.broken() is None
+        for container, size in self.sizes:
+            if len(container) != size:
+                return False
+        for container, members in self.sets:
+            if container != members:
+                return False
         for fn, code, defaults, keywords in self.defaults:
             if fn.__code__ is not code or fn.__defaults__ is not defaults or fn.__kwdefaults__ != keywords:
                 return False
@@ -84,6 +92,9 @@ class Guards:
         for sequence, values in self.sequences:
             if len(sequence) != len(values) or not all(map(_same, sequence, values)):
                 return f"{self._name(sequence, None)} changed from {_shown(values)} to {_shown(sequence)}"
+        for container, before in (*self.sizes, *self.sets):
+            if (container if isinstance(before, frozenset) else len(container)) != before:
+                return f"{self._name(container, None)} changed"
         for fn, code, defaults, keywords in self.defaults:
             if fn.__code__ is not code or fn.__defaults__ != defaults or fn.__kwdefaults__ != keywords:
                 return f"the code or the defaults of {fn.__name__} changed"
@@ -115,7 +126,12 @@ class Guards:
             self._names[id(value), None] = name
         elif isinstance(value, (list, tuple)):
             self._sequence(value, name)
+        elif isinstance(value, (set, frozenset)):
+            self.sets.append((value, frozenset(value)))
+            self._names[id(value), None] = f"the set {name!r}"
         elif isinstance(value, dict):
+            self.sizes.append((value, len(value)))
+            self._names[id(value), None] = f"the dict {name!r}"
             self._mapping(value, name, self.items, "{}[{!r}]")
         elif isinstance(value, type):
             self._class(value, name)
@@ -180,6 +196,8 @@ class Guards:
         module = sys.modules.get(cls.__module__)
         if not _is_users(getattr(module, "__file__", None) or ""):
             return
+        for base in cls.__mro__[1:]:
+            self._enter(base, base.__name__)
         for key, part in vars(cls).items():
             if isinstance(part, (staticmethod, classmethod, property)):
                 part = part.fget if isinstance(part, property) else part.__func__
@@ -198,7 +216,11 @@ class Guards:
         counted = getattr(type(value), "attributes_are_counted", False)
         into = self.module_items if counted else self.items
         module = sys.modules.get(type(value).__module__)
-        if counted or _is_users(getattr(module, "__file__", None) or ""):
+        if (
+            counted
+            or isinstance(value, SimpleNamespace)
+            or _is_users(getattr(module, "__file__", None) or "")
+        ):
             self._mapping(getattr(value, "__dict__", {}), name, into, "{}.{}")
 
 

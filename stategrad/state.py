@@ -1,5 +1,6 @@
 """`State`: a named place that functions read and write, and the only thing the transforms keep track of."""
 
+import copyreg
 import itertools
 import threading
 from collections.abc import Sequence
@@ -63,7 +64,9 @@ class State:
 
     def __init__(self, value: Any, name: str | None = None, *, tag: str | None = None) -> None:
         self._name_from = "nothing" if name is None else "user"
-        self._name = name if name is not None else f"state{next(_numbers)}"
+        self._name = (
+            name if name is not None else (f"state{next(_numbers)}" if compat.is_eager() else "local")
+        )
         self.tag = tag
         arrays, self._structure = split(value, self._name)
         self._slots: tuple[Slot, ...] | None = None
@@ -103,6 +106,11 @@ class State:
     def value(self, value: Any) -> None:
         arrays, structure = split(value, self._name)
         if compat.is_eager():
+            if any(isinstance(a, compat.Tracer) for a in arrays):
+                raise StateError(
+                    f"the State {self._name!r} is given a value of a trace that is over{user_line()}; "
+                    "return the value from the traced function, or write it inside"
+                )
             self.store(structure, [compat.strong_array(a) for a in arrays])
         else:
             self.write_leaves(arrays, structure)
@@ -233,6 +241,23 @@ class State:
         types = tuple(compat.strong(jax.typeof(a)) for a in arrays)
         frame.retyped[self.cell] = Held(self._structure, types)
         self._bind_writes(arrays, 0)
+
+    def __copy__(self) -> "State":
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "State":
+        """Another State of the same name that holds the same value."""
+        twin = copyreg.__newobj__(type(self))
+        for cls in type(self).__mro__:
+            for name in getattr(cls, "__slots__", ()):
+                if name != "__weakref__" and hasattr(self, name):
+                    setattr(twin, name, getattr(self, name))
+        if hasattr(self, "__dict__"):
+            vars(twin).update(vars(self))
+        twin._slots = tuple(Slot(_hand_out(s)) for s in self.slots)
+        twin.cell = CellId(twin, self._name)
+        memo[id(self)] = twin
+        return twin
 
     def __repr__(self) -> str:
         kind = type(self).__name__

@@ -1,6 +1,7 @@
 """A compiled function never uses an old Python value: what it reads is guarded."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -172,3 +173,23 @@ def test_attributes_of_a_module_are_watched_together():
     assert guards.hold()
     model.plain7 = "another"
     assert not guards.hold()
+
+
+def test_namespaces_sets_sizes_and_inherited_attributes():
+    class Base:
+        k = 1.0
+
+    class Derived(Base):
+        pass
+
+    names, members, table = types.SimpleNamespace(k=1.0), {1, 2}, {"a": 1.0}
+    f = sg.jit(lambda x: x * names.k * len(members) * len(table) * Derived.k)
+    assert f(1.0) == 2.0
+    names.k = 2.0
+    assert f(1.0) == 4.0
+    members.add(3)
+    assert f(1.0) == 6.0
+    table["b"] = 1.0
+    assert f(1.0) == 12.0
+    Base.k = 2.0
+    assert f(1.0) == 24.0

@@ -1,5 +1,7 @@
 """`jit`: donation, plans, static arguments, methods, compilation ahead of time, JAX's debugging modes."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,3 +113,41 @@ def test_under_debug_nans():
         for bad in (sg.jit(jnp.log), sg.grad(jnp.log)):
             with pytest.raises(FloatingPointError):
                 bad(jnp.nan)
+
+
+def test_a_copy_is_another_state():
+    s = sg.ParamState(jnp.ones(2), name="s")
+    twin, again = copy.deepcopy(s), copy.copy(s)
+
+    @sg.jit
+    def double():
+        twin.value = twin.value * 2
+
+    double()
+    again.value = jnp.zeros(2)
+    np.testing.assert_array_equal(s.value, [1.0, 1.0])
+    np.testing.assert_array_equal(twin.value, [2.0, 2.0])
+    assert isinstance(twin, sg.ParamState) and twin.name == "s"
+
+
+def test_a_callback_that_fails_loses_no_array():
+    s = sg.State(jnp.zeros(3), name="s")
+
+    def fail(_):
+        raise ValueError("in the callback")
+
+    @sg.jit
+    def f(x):
+        s.value = s.value + x
+        return jax.pure_callback(fail, jax.ShapeDtypeStruct((), jnp.float32), x)
+
+    with pytest.raises(Exception, match="in the callback"):
+        jax.block_until_ready(f(1.0))
+    assert not s.value.is_deleted()
+
+
+def test_a_value_of_a_finished_trace_is_refused():
+    leaked, w = [], sg.State(jnp.ones(2), name="w")
+    sg.jit(lambda x: leaked.append(x))(jnp.ones(2))
+    with pytest.raises(sg.StateError, match="'w' is given a value of a trace that is over"):
+        w.value = leaked[0]

@@ -19,10 +19,20 @@ class Program:
     Attributes:
         function: the program.
         effects: the effects of JAX (prints, callbacks) in it.
+        donatable: whether nothing of Python runs in it, which could fail after its operands were given away.
         derived: programs made from this one, by what was asked for: see `derivatives`.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "_eager", "derived", "effects", "function", "results")
+    __slots__ = (
+        "__weakref__",
+        "_compiled",
+        "_eager",
+        "derived",
+        "donatable",
+        "effects",
+        "function",
+        "results",
+    )
 
     def __init__(self, function: Function) -> None:
         if function.effects:
@@ -31,6 +41,7 @@ class Program:
         self.function = function
         self.results = [jax_compat.aval_of_type(v.type) for v in function.results]
         self.effects = frozenset(jax_effects(function))
+        self.donatable = not self.effects and not _calls_back(function)
         self.derived: dict[Any, Any] = {}
         self._compiled: Callable[..., list[jax.Array]] | None = None
         self._eager: Callable[..., list[jax.Array]] | None = None
@@ -72,6 +83,11 @@ def jax_effects(function: Function) -> set[Any]:
             for op in walk(each.body):
                 found.update(getattr(op.opdef, "jax_effects", lambda _: ())(op))
     return found
+
+
+def _calls_back(function: Function) -> bool:
+    operations = (op for each in reachable_functions(function) for op in walk(each.body))
+    return any("callback" in op.name for op in operations)
 
 
 def _named(program: Program) -> Callable[..., list[Any]]:

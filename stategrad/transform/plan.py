@@ -62,7 +62,7 @@ class Plan:
         return (
             written.issuperset(staged.outputs)
             and written.union(self.read_leaves).issuperset(staged.inputs)
-            and not (self.donate and staged.program.effects)
+            and not (self.donate and not staged.program.donatable)
         )
 
     def widened(self, staged: Staged) -> "Plan":
@@ -71,7 +71,7 @@ class Plan:
             (*self.read_leaves, *staged.inputs),
             (*self.written_leaves, *staged.outputs),
             self._stage,
-            self.donate and not staged.program.effects,
+            self.donate and staged.program.donatable,
             self.name,
         )
 

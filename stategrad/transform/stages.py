@@ -49,7 +49,7 @@ class Staging:
     def lower(self) -> "Lowered":
         """StableHLO, ready to be compiled."""
         staged = self._staged
-        donate = self._engine.donate and not staged.program.effects
+        donate = self._engine.donate and staged.program.donatable
         plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate, staged.program.function.name)
         written, read = ([slot.array for slot in slots] for slots in (plan.written, plan.read))
         return Lowered(plan, plan.jitted.lower(written, read, self._args, self._kwargs), self._engine)
