@@ -1,6 +1,5 @@
 """`State`: a named place that functions read and write, and the only thing the transforms keep track of."""
 
-import copyreg
 import itertools
 import threading
 from collections.abc import Sequence
@@ -247,7 +246,7 @@ class State:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "State":
         """Another State of the same name that holds the same value."""
-        twin = copyreg.__newobj__(type(self))
+        twin = object.__new__(type(self))
         for cls in type(self).__mro__:
             for name in getattr(cls, "__slots__", ()):
                 if name != "__weakref__" and hasattr(self, name):
