@@ -6,6 +6,7 @@ if __name__ != "stategrad.ir":
 from . import ops
 from .build import Builder, clone_region
 from .core import (
+    NO_ATTRIBUTES,
     Cell,
     Effect,
     Function,
@@ -50,6 +51,7 @@ from .text import to_text
 from .verify import verify
 
 __all__ = [
+    "NO_ATTRIBUTES",
     "UNKNOWN",
     "Builder",
     "Cell",

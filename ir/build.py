@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .core import Cell, Function, Operation, Region, Type, Value
+from .core import NO_ATTRIBUTES, Cell, Function, Operation, Region, Type, Value
 from .dtypes import DType
 from .errors import IRTypeError
 from .location import UNKNOWN, Derived, Location
 from .opdef import OpDef, lookup
-
-NO_ATTRIBUTES: Mapping[str, Any] = {}
 
 
 class Builder:
@@ -51,7 +49,20 @@ class Builder:
         Raises:
             IRTypeError: the row does not accept these operands, attributes or regions.
         """
-        types = opdef.infer([v.type for v in operands], attributes, regions)
+        types = opdef.inferred([v.type for v in operands], attributes, regions)
+        return self.make(opdef, operands, types, attributes, regions, names, location)
+
+    def make(
+        self,
+        opdef: OpDef,
+        operands: Sequence[Value],
+        types: Sequence[Type],
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+        regions: Sequence[Region] = (),
+        names: Sequence[str] = (),
+        location: Location | None = None,
+    ) -> tuple[Value, ...]:
+        """Appends an operation whose result types are known. All new operations come through here."""
         if len(names) == len(types):
             results = tuple([Value(t, n) for t, n in zip(types, names, strict=True)])
         else:
@@ -65,13 +76,17 @@ class Builder:
         self.operations.append(op)
         return op.results
 
+    def again(self, op: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
+        """Appends an operation like `op`, which has no regions, on operands of the types that it takes."""
+        return self.make(op.opdef, operands, [r.type for r in op.results], op.attributes)
+
     def copy(self, op: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
         """Appends `op` on other operands of the same types, with new results and, inside its regions, new
         values.
         """
-        results = tuple([Value(r.type, r.name) for r in op.results])
-        regions = tuple([clone_region(r) for r in op.regions])
-        return self.append(Operation(op.opdef, tuple(operands), results, op.attributes, regions, op.location))
+        types, names = [r.type for r in op.results], [r.name for r in op.results]
+        regions = [clone_region(r) for r in op.regions]
+        return self.make(op.opdef, operands, types, op.attributes, regions, names, op.location)
 
     def call_row(self, name: str, *operands: Value, **attributes: Any) -> Any:
         """The row called `name` on these operands: what `b.name(...)` does."""
@@ -94,7 +109,10 @@ class Builder:
         """A constant; a scalar `value` fills the whole shape."""
         opdef = lookup("constant")
         assert opdef is not None
-        return self.emit(opdef, (), {"value": value, "type": type}, names=(name,))[0]
+        attributes = {"value": value, "type": type}
+        if getattr(value, "shape", None) != ():  # a scalar of NumPy's fits any type
+            opdef.infer((), attributes, ())
+        return self.make(opdef, (), (type,), attributes, (), (name,))[0]
 
     def zeros(self, type: Type) -> Value:
         """The zero of a type."""

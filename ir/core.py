@@ -11,66 +11,16 @@ Cell      a named place that is read and written: the user's state, or a shadow 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .dtypes import DType, dtype, dtype_of
 from .errors import IRTypeError
 from .location import UNKNOWN, Location
+from .types import Type
 
 if TYPE_CHECKING:
     from .opdef import OpDef
-
-
-@dataclass(frozen=True, slots=True)
-class Type:
-    """An array type: element type and shape. Printed `f32[4,4]`, a scalar `f32[]`."""
-
-    dtype: DType
-    shape: tuple[int, ...] = ()
-
-    @property
-    def rank(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        n = 1
-        for d in self.shape:
-            n *= d
-        return n
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether values of this type have tangents: real and complex numbers do, integers, booleans, keys do
-        not.
-        """
-        return self.dtype.differentiable
-
-    def with_shape(self, shape: Iterable[int]) -> "Type":
-        return Type(self.dtype, tuple(shape))
-
-    def with_dtype(self, to: DType) -> "Type":
-        return Type(to, self.shape)
-
-    def batched(self, size: int) -> "Type":
-        """The type of `size` such arrays, stacked along a new leading axis."""
-        return Type(self.dtype, (size, *self.shape))
-
-    def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
-
-    @staticmethod
-    def of(array: Any) -> "Type":
-        """The type of a NumPy array or anything with a NumPy `dtype` and a `shape`."""
-        return Type(dtype_of(array.dtype), tuple(array.shape))
-
-    @staticmethod
-    def parse(text: str) -> "Type":
-        """The type that `str` prints: `Type.parse("f32[2,3]")`."""
-        name, _, dims = text.strip().removesuffix("]").partition("[")
-        return Type(dtype(name), tuple(int(d) for d in dims.split(",") if d.strip()))
 
 
 class Value:
@@ -101,6 +51,9 @@ class Effect(IntFlag):
 
 
 NO_EFFECTS: Mapping["Cell", Effect] = {}
+PURE: tuple[Mapping["Cell", Effect], bool] = (NO_EFFECTS, False)
+"""No effects on cells, and none outside the program."""
+NO_ATTRIBUTES: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -120,23 +73,42 @@ class Cell:
         return f"${self.name}: {self.type}"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class Operation:
-    """One application of a row. `effects` is worked out when the object is made."""
+    """One application of a row. `effects` is worked out when the object is made.
 
-    opdef: "OpDef"
-    operands: tuple[Value, ...]
-    results: tuple[Value, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    regions: tuple["Region", ...] = ()
-    location: Location = UNKNOWN
-    effects: Mapping[Cell, Effect] = field(init=False)
-    external: bool = field(init=False)
+    Nothing is set afterwards: the fields are final, and the type checker holds the code to that. (A frozen
+    dataclass, which does so while running, takes three times as long to make, and a compiler makes many.)
+    """
 
-    def __post_init__(self) -> None:
-        effects, external = self.opdef.effects_of(self)
-        object.__setattr__(self, "effects", effects)
-        object.__setattr__(self, "external", external)
+    __slots__ = (
+        "attributes",
+        "effects",
+        "external",
+        "location",
+        "opdef",
+        "operands",
+        "regions",
+        "results",
+    )
+
+    def __init__(
+        self,
+        opdef: "OpDef",
+        operands: tuple[Value, ...],
+        results: tuple[Value, ...],
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+        regions: tuple["Region", ...] = (),
+        location: Location = UNKNOWN,
+    ) -> None:
+        self.opdef: Final = opdef
+        self.operands: Final = operands
+        self.results: Final = results
+        self.attributes: Final = attributes
+        self.regions: Final = regions
+        self.location: Final = location
+        self.effects: Final[Mapping[Cell, Effect]]
+        self.external: Final[bool]
+        self.effects, self.external = PURE if opdef.pure else opdef.effects_of(self)
 
     @property
     def name(self) -> str:
@@ -159,35 +131,56 @@ class Operation:
         return f"<{self.name} {', '.join(map(repr, self.operands))} -> {', '.join(map(repr, self.results))}>"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class Region:
     """One block, isolated from above: it sees its parameters, its own values, and cells. `results` are what
     it yields.
 
-    `locals` are cells that are zero at each entry and gone at the end.
+    `locals` are cells that are zero at each entry and gone at the end. `effects`, `external` and `callees`,
+    the functions that it calls, its inner regions included, are worked out when the object is made. Nothing
+    is set afterwards, as in `Operation`.
     """
 
-    params: tuple[Value, ...]
-    operations: tuple[Operation, ...]
-    results: tuple[Value, ...]
-    locals: tuple[Cell, ...] = ()
-    location: Location = UNKNOWN
-    effects: Mapping[Cell, Effect] = field(init=False)
-    external: bool = field(init=False)
+    __slots__ = (
+        "callees",
+        "effects",
+        "external",
+        "locals",
+        "location",
+        "operations",
+        "params",
+        "results",
+    )
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        params: tuple[Value, ...],
+        operations: tuple[Operation, ...],
+        results: tuple[Value, ...],
+        locals: tuple[Cell, ...] = (),
+        location: Location = UNKNOWN,
+    ) -> None:
+        self.params: Final = params
+        self.operations: Final = operations
+        self.results: Final = results
+        self.locals: Final = locals
+        self.location: Final = location
         effects: dict[Cell, Effect] = {}
+        callees: dict[Function, None] = {}
         external = False
-        for op in self.operations:
+        for op in operations:
+            if op.opdef.pure:
+                continue
             external = external or op.external
+            callees.update(dict.fromkeys(_callees(op)))
             for cell, effect in op.effects.items():
                 known = effects.get(cell)
                 # Combining flags is slow, and most cells have one kind of effect.
                 effects[cell] = effect if known is None or known == effect else known | effect
-        for cell in self.locals:
+        for cell in locals:
             effects.pop(cell, None)
-        object.__setattr__(self, "effects", effects or NO_EFFECTS)
-        object.__setattr__(self, "external", external)
+        self.effects: Final[Mapping[Cell, Effect]] = effects or NO_EFFECTS
+        self.external: Final = external
+        self.callees: Final = tuple(callees)
 
     @property
     def changed(self) -> frozenset[Cell]:
@@ -279,15 +272,21 @@ class Module(_Printed):
         )
 
 
+def _callees(op: Operation) -> Iterator[Function]:
+    callee = op.attributes.get("callee")
+    if isinstance(callee, Function):
+        yield callee
+    for region in op.regions:
+        yield from region.callees
+
+
 def reachable(function: Function, seen: set[Function] | None = None) -> Iterator[Function]:
     """`function` and all that it calls, callees first, each once."""
     seen = set() if seen is None else seen
     if function not in seen:
         seen.add(function)
-        for op in walk(function.body):
-            callee = op.attributes.get("callee")
-            if isinstance(callee, Function):
-                yield from reachable(callee, seen)
+        for callee in function.body.callees:
+            yield from reachable(callee, seen)
         yield function
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
 
 
 class Location:
@@ -35,19 +36,21 @@ class Source(Location):
 
 
 class LazySource(Location):
-    """A place that is found out when it is shown, from a traceback that costs nothing to keep."""
+    """A place that is found out when it is shown, by `resolve(*args)`: from a traceback, which costs nothing
+    to keep.
+    """
 
-    __slots__ = ("_found", "_resolve")
+    __slots__ = ("_args", "_found", "_resolve")
 
-    def __init__(self, resolve: Callable[[], Location]) -> None:
-        self._resolve: Callable[[], Location] | None = resolve
-        self._found: Location = UNKNOWN
+    def __init__(self, resolve: Callable[..., Location], *args: Any) -> None:
+        self._resolve = resolve
+        self._args = args
+        self._found: Location | None = None
 
     @property
     def source(self) -> Location:
-        resolve = self._resolve
-        if resolve is not None:
-            self._found, self._resolve = resolve(), None
+        if self._found is None:
+            self._found, self._args = self._resolve(*self._args), ()
         return self._found
 
     def __eq__(self, other: object) -> bool:
@@ -60,18 +63,29 @@ class LazySource(Location):
         return str(self.source)
 
 
-@dataclass(frozen=True, slots=True)
 class Derived(Location):
     """An operation that the pass `by` made from the one at `base`. Printed
     `loc(transpose(linearize("f.py":3:4)))`.
     """
 
-    by: str
-    base: Location
+    __slots__ = ("base", "by")
+
+    def __init__(self, by: str, base: Location) -> None:
+        self.by: Final = by
+        self.base: Final = base
 
     @property
     def source(self) -> Location:
         return self.base.source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Derived) and self.by == other.by and self.base == other.base
+
+    def __hash__(self) -> int:
+        return hash((self.by, self.base))
+
+    def __repr__(self) -> str:
+        return f"Derived({self.by!r}, {self.base!r})"
 
     def __str__(self) -> str:
         return f"{self.by}({self.base})"

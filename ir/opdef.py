@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .core import NO_EFFECTS, Cell, Effect, Operation, Region, Type, Value
+from .core import PURE, Cell, Effect, Operation, Region, Type, Value
 from .errors import DerivativeError, IRError, IRTypeError
 
 if TYPE_CHECKING:
     from .build import Builder
 
 Effects = tuple[Mapping[Cell, Effect], bool]
-PURE: Effects = (NO_EFFECTS, False)
 Tangents = Sequence[Value | None]
+_KEPT_TYPES = 1024
 
 
 # ------------------------------------------------------------------------------------------------ derivatives
@@ -104,6 +104,8 @@ class OpDef(ABC):
     """Attributes that print before the operands: `cell` as `$name`, `callee` as `@name`."""
     may_be_nan: bool = False
     """Whether finite operands can give a result that is not finite."""
+    pure: bool = False
+    """Whether no operation of this kind has effects, whatever its attributes."""
 
     @abstractmethod
     def infer(
@@ -114,6 +116,12 @@ class OpDef(ABC):
         Raises:
             IRTypeError: operands, attributes or regions do not fit.
         """
+
+    def inferred(
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region]
+    ) -> tuple[Type, ...]:
+        """What `infer` gives, for a builder: rules may emit the same operation many times."""
+        return self.infer(types, attributes, regions)
 
     @abstractmethod
     def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
@@ -191,8 +199,11 @@ class Row(OpDef):
     symbols: tuple[str, ...] = ()
     effect: Effect = Effect(0)
     attribute_names: frozenset[str] = field(init=False)
+    pure: bool = field(init=False)
+    _known: dict[tuple[Any, ...], tuple[Type, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pure", not self.effect)
         if not self.samples:
             raise IRError(f"row {self.name} has no samples to test it with")
         parameters = inspect.signature(self.type_rule).parameters.values()
@@ -215,6 +226,21 @@ class Row(OpDef):
             shown = ", ".join(f"{k} = {v!r}" for k, v in attributes.items())
             raise IRTypeError(f"{self.name}({', '.join(map(str, types))}) {{{shown}}}: {e}") from None
         return found if isinstance(found, tuple) else (found,)
+
+    def inferred(
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region] = ()
+    ) -> tuple[Type, ...]:
+        key = (*types, *attributes.items()) if attributes else tuple(types)
+        try:
+            found = self._known.get(key)
+        except TypeError:  # an attribute has no hash: an array
+            return self.infer(types, attributes)
+        if found is None:
+            found = self.infer(types, attributes)
+            if len(self._known) >= _KEPT_TYPES:
+                self._known.clear()
+            self._known[key] = found
+        return found
 
     def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
         return results(self.evaluate(*args, **op.attributes))
@@ -281,7 +307,7 @@ def _linear_tangent(
 ) -> Value:
     if rule.over == "each":
         terms = [
-            b.emit(row, [*operands[:i], t, *operands[i + 1 :]], op.attributes)[0]
+            b.again(op, [*operands[:i], t, *operands[i + 1 :]])[0]
             for i, t in enumerate(tangents)
             if t is not None
         ]
@@ -296,7 +322,7 @@ def _linear_tangent(
         t if t is not None else b.zeros(x.type) if x.type.differentiable else x
         for t, x in zip(tangents, operands, strict=True)
     ]
-    return b.emit(row, filled, op.attributes)[0]
+    return b.again(op, filled)[0]
 
 
 # ------------------------------------------------------------------------------------------- the registry

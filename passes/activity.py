@@ -81,10 +81,11 @@ class LinearPart:
         self.values = {v for v, flag in zip(region.params, linear, strict=True) if flag}
         self.operations: list[Operation] = []
         self.producers: dict[Value, tuple[int, Operation]] = {}
+        values = self.values
         for place, op in enumerate(region.operations):
-            if op.effects or not self.values.isdisjoint(op.operands):
+            if op.effects or not values.isdisjoint(op.operands):
                 self.operations.append(op)
-                self.values.update(op.results)
+                values.update(op.results)
             else:
                 self.producers.update(dict.fromkeys(op.results, (place, op)))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stategrad.ir import Cell, Effect, Function, Operation, Region, Value
+from stategrad.ir import Cell, DType, Effect, Function, Operation, Region, Type, Value
 
 from .pipeline import register_pass
 from .ports import ports
@@ -14,6 +14,7 @@ from .rebuild import RewritePass, Rewriter, Scope
 from .splat import BARRIER
 
 Key = tuple[object, ...]
+_PLAIN = frozenset((int, str, bool, type(None), Type, DType))
 
 
 @register_pass
@@ -36,6 +37,10 @@ def cse_function(function: Function) -> Function:
 
 
 class _Cse(Rewriter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys = AttributeKeys()
+
     def region(self, region: Region) -> Region:
         return self._region(region, {})
 
@@ -46,8 +51,10 @@ class _Cse(Rewriter):
         seen: dict[Key, Operation] = {}
         versions: dict[Cell, int] = {}
         for op in region.operations:
-            new = self.renew(scope, op, [self._region(r, e) for r, e in _inner(scope, op)])
-            key = _key(new, versions)
+            new = self.renew(
+                scope, op, [self._region(r, e) for r, e in _inner(scope, op)] if op.regions else ()
+            )
+            key = self._key(new, versions)
             first = seen.setdefault(key, new) if key is not None else new
             if first is new:
                 scope.append(new)
@@ -57,6 +64,20 @@ class _Cse(Rewriter):
                 if effect.changes:
                     versions[cell] = versions.get(cell, 0) + 1
         return scope.finish()
+
+    def _key(self, op: Operation, versions: Mapping[Cell, int]) -> Key | None:
+        """What makes an operation equal to another; None if it is to be left alone."""
+        opdef = op.opdef
+        if opdef.name == BARRIER:
+            return None
+        if opdef.pure:
+            attributes = self._keys.of(op.attributes)
+            return None if attributes is None else (opdef, op.operands, attributes)
+        if op.external or op.regions or any(effect != Effect.READ for effect in op.effects.values()):
+            return None
+        attributes = self._keys.of(op.attributes)
+        held = tuple([(cell, versions.get(cell, 0)) for cell in op.effects])
+        return None if attributes is None else (opdef, op.operands, attributes, held)
 
 
 def _inner(scope: Scope, op: Operation) -> list[tuple[Region, dict[Value, Value]]]:
@@ -79,21 +100,34 @@ def _inner(scope: Scope, op: Operation) -> list[tuple[Region, dict[Value, Value]
     return inner
 
 
-def _key(op: Operation, versions: Mapping[Cell, int]) -> Key | None:
-    """What makes an operation equal to another; None if it is to be left alone."""
-    if op.external or op.regions or op.name == BARRIER:
-        return None
-    if op.effects and any(effect != Effect.READ for effect in op.effects.values()):
-        return None
-    attributes = {name: value_key(value) for name, value in op.attributes.items()}
-    if None in attributes.values():
-        return None
-    held = tuple([(cell, versions.get(cell, 0)) for cell in op.effects])
-    return (op.opdef, op.operands, frozenset(attributes.items()), held)
+class AttributeKeys:
+    """Hashables that are equal for equal attributes. Many operations share one mapping: each is looked at
+    once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Mapping[str, Any], Key | None]] = {}
+
+    def of(self, attributes: Mapping[str, Any]) -> Key | None:
+        """A key for the attributes of an operation, None if there is none."""
+        if not attributes:
+            return ()
+        found = self._known.get(id(attributes))
+        if found is None:  # the mapping is held, so that its id stays its own
+            found = self._known[id(attributes)] = attributes, _attributes_key(attributes)
+        return found[1]
+
+
+def _attributes_key(attributes: Mapping[str, Any]) -> Key | None:
+    found = tuple([(name, value_key(attributes[name])) for name in sorted(attributes)])
+    return None if any(key is None for _, key in found) else found
 
 
 def value_key(value: Any) -> Key | None:
     """A hashable that is equal for equal attribute values only: -0.0 is not 0.0, a NaN is its bits."""
+    of = type(value)
+    if of in _PLAIN:
+        return (of, value)
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.hasobject:
             return None

@@ -73,6 +73,7 @@ class _Marking:
         self._outer = {cell for f in entries for cell in f.effects}
         self._observed: set[Cell] = set()
         self._changers: dict[Cell, list[Operation]] = {}
+        self._pure: dict[Value, Operation] = {}
         self._maker: dict[Value, tuple[Operation, int]] = {}
         self._param: dict[Value, tuple[Region, int, int]] = {}
         self._runs: dict[Region, list[Operation]] = {}
@@ -88,6 +89,10 @@ class _Marking:
         for j, p in enumerate(region.params):
             self._param[p] = (region, number, j)
         for op in region.operations:
+            if op.opdef.pure:
+                for r in op.results:
+                    self._pure[r] = op
+                continue
             self._home[op] = region
             for i, r in enumerate(op.results):
                 self._maker[r] = (op, i)
@@ -120,6 +125,13 @@ class _Marking:
 
     def _follow(self, value: Value) -> None:
         """Marks what a needed value is made of."""
+        op = self._pure.get(value)
+        if op is not None:
+            if op not in self.operations:
+                self.operations.add(op)
+                for v in op.operands:
+                    self._need(v)
+            return
         made = self._maker.get(value)
         if made is not None:
             self._follow_result(*made)
@@ -223,6 +235,8 @@ class _Sweep:
         )
 
     def _operation(self, op: Operation) -> Operation:
+        if op.opdef.pure:
+            return op
         found = ports(op)
         if found is None and not op.regions:
             return op

@@ -60,15 +60,18 @@ class _Fold(Rewriter):
 
     def _operations(self, scope: Folding, region: Region) -> None:
         for op in region.operations:
-            scope.at("fold", op.location)
-            self._operation(scope, op)
+            if op.opdef.pure:
+                new = scope.moved(op)
+                value = _folded(scope, new)
+                scope.append(new) if value is None else scope.replace(op.results, value)
+            else:
+                scope.at("fold", op.location)
+                self._operation(scope, op)
 
     def _operation(self, scope: Folding, op: Operation) -> None:
         found = ports(op)
         if found is None or not op.regions:
-            new = self.renew(scope, op, [self.region(r) for r in op.regions])
-            value = _folded(scope, new)
-            scope.append(new) if value is None else scope.replace(op.results, value)
+            scope.append(self.renew(scope, op, [self.region(r) for r in op.regions]))
             return
         rule = REGION_RULES.get(op.name)
         taken = rule(scope, scope.moved(op)) if rule else None
@@ -120,28 +123,25 @@ def _as_type(made: Operation, type: Type) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------- plain operations
 def _folded(scope: Folding, op: Operation) -> Sequence[Value] | None:
-    """The values that the results of a plain operation are known to be."""
-    if op.effects or op.external or op.regions or not isinstance(op.opdef, Row):
+    """The values that the results of a pure operation are known to be."""
+    operands, constants = op.operands, scope.constants
+    identity = IDENTITIES.get(op.opdef.name)
+    known = not constants.keys().isdisjoint(operands)
+    if identity is not None and (known or identity.looks_further):
+        scope.at("fold", op.location)
+        found = identity.rule(scope, op)
+        if found is not None:
+            return (found,)
+    if not known or not constants.keys() >= {*operands} or op.opdef.name == BARRIER:
         return None
-    rule = IDENTITIES.get(op.name)
-    found = rule(scope, op) if rule else None
-    if found is not None:
-        return (found,)
-    return _computed(scope, op)
+    return _computed(scope, op, [constants[v] for v in operands])
 
 
-def _computed(scope: Folding, op: Operation) -> Sequence[Value] | None:
-    if not op.operands or op.name == BARRIER:
-        return None
-    makers: list[Operation] = []
-    for value in op.operands:
-        made = scope.made_by(value, CONSTANT)
-        if made is None:
-            return None
-        makers.append(made)
+def _computed(scope: Folding, op: Operation, makers: Sequence[Operation]) -> Sequence[Value] | None:
     arrays = _computed_once(op, makers) or _computed_whole(op, makers)
     if arrays is None or not all(map(_finite, arrays)):
         return None
+    scope.at("fold", op.location)
     return [scope.constant(_packed(a), r.type, r.name) for a, r in zip(arrays, op.results, strict=True)]
 
 

@@ -60,7 +60,9 @@ class LinearizeContext:
         b.locals.extend(region.locals)
         b.linear.locals.extend(self._run.shadow(c) for c in region.locals if differentiable(c))
         for op in region.operations:
-            if isinstance(op.opdef, StructuredOp):
+            if op.opdef.pure:
+                self._row(op)
+            elif isinstance(op.opdef, StructuredOp):
                 self._structured(op.opdef, op)
             elif op.effects:
                 self._effect(op)
@@ -71,12 +73,12 @@ class LinearizeContext:
         self.exit = frozenset(self._cells.difference(region.locals))
 
     def _row(self, op: Operation) -> None:
-        operands, tangents = self.operands(op), self.tangents(op)
-        if not any(t is not None for t in tangents):
+        operands = self.operands(op)
+        if self._tangent.keys().isdisjoint(op.operands):
             self._bind(op, self.b.place(_with(op, operands)), {})
             return
         self.b.at(self.by, op.location)
-        results, given = op.opdef.push_of(self.b, op, operands, tangents)
+        results, given = op.opdef.push_of(self.b, op, operands, self.tangents(op))
         found = {
             i: self._checked(op, t)
             for i, t in enumerate(given)

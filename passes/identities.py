@@ -5,7 +5,7 @@ x, as it does in XLA. x * 0 is *not* folded unless x is an integer.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from stategrad.ir import Operation, Region, Value
 
@@ -14,10 +14,11 @@ from .splat import CONSTANT, splat
 
 
 class Folding(Scope):
-    """A region that is being folded: knows which operation made each value."""
+    """A region that is being folded: knows which operation made each value, and which are `constants`."""
 
     def __init__(self, region: Region) -> None:
         super().__init__(region)
+        self.constants: dict[Value, Operation] = {}
         self._makers: dict[Value, Operation] = {}
         self._used: set[Value] = set()
         self.use(region)
@@ -35,6 +36,8 @@ class Folding(Scope):
     def append(self, op: Operation) -> tuple[Value, ...]:
         for r in op.results:
             self._makers[r] = op
+        if op.name == CONSTANT:
+            self.constants[op.result] = op
         return super().append(op)
 
     def maker(self, value: Value) -> Operation | None:
@@ -48,7 +51,8 @@ class Folding(Scope):
 
     def splat(self, value: Value) -> Any:
         """The one number that the value is full of, if it is known."""
-        return splat(self.maker(value))
+        made = self.constants.get(self.value(value))
+        return None if made is None else splat(made)
 
     def full(self, value: Value, number: int) -> bool:
         """Whether the value is a constant full of that number."""
@@ -56,33 +60,41 @@ class Folding(Scope):
         return found is not None and bool(found == number)
 
 
-Identity = Callable[[Folding, Operation], Value | None]
+Rule = Callable[[Folding, Operation], Value | None]
+
+
+class Identity(NamedTuple):
+    """`rule` gives the value, or None. It `looks_further` than for constants among the operands."""
+
+    rule: Rule
+    looks_further: bool
+
 
 IDENTITIES: dict[str, Identity] = {}
 
 
-def _identity(*names: str) -> Callable[[Identity], Identity]:
-    def keep(rule: Identity) -> Identity:
-        IDENTITIES.update(dict.fromkeys(names, rule))
+def _identity(*names: str, looks_further: bool = True) -> Callable[[Rule], Rule]:
+    def keep(rule: Rule) -> Rule:
+        IDENTITIES.update(dict.fromkeys(names, Identity(rule, looks_further)))
         return rule
 
     return keep
 
 
 # ------------------------------------------------------------------------------------------------ arithmetic
-@_identity("add")
+@_identity("add", looks_further=False)
 def _add(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
     return y if scope.full(x, 0) else x if scope.full(y, 0) else None
 
 
-@_identity("sub")
+@_identity("sub", looks_further=False)
 def _sub(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
     return x if scope.full(y, 0) else None
 
 
-@_identity("mul")
+@_identity("mul", looks_further=False)
 def _mul(scope: Folding, op: Operation) -> Value | None:
     for x, y in (op.operands, op.operands[::-1]):
         if scope.full(y, 1):
@@ -94,7 +106,7 @@ def _mul(scope: Folding, op: Operation) -> Value | None:
     return None
 
 
-@_identity("div")
+@_identity("div", looks_further=False)
 def _div(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
     return x if scope.full(y, 1) else None

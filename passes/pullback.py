@@ -61,7 +61,9 @@ class TransposeContext:
             if cotangent is not None:
                 self.add(value, cotangent)
         for op in reversed(self._part.operations):
-            if isinstance(op.opdef, StructuredOp):
+            if op.opdef.pure:
+                self._row(op)
+            elif isinstance(op.opdef, StructuredOp):
                 if any(self.given(op)) or self.active(op):
                     op.opdef.transpose(self, op)
             elif op.effects:

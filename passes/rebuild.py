@@ -7,6 +7,7 @@ object, so a pass that finds nothing to do gives back what it was given.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 from stategrad.ir import Builder, Cell, Function, Module, Operation, Region, Value, reachable
@@ -16,11 +17,7 @@ from .pipeline import Pass
 
 def same(some: Sequence[object], others: Sequence[object]) -> bool:
     """Whether two sequences hold the same objects."""
-    return len(some) == len(others) and all(map(_is, some, others))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def with_parts(
@@ -90,9 +87,10 @@ class Scope(Builder):
     def moved(self, op: Operation) -> Operation:
         """`op` on what its operands have become."""
         env = self.env
-        for v in op.operands:
-            if v in env:
-                return with_parts(op, self.values(op.operands))
+        if env:
+            for v in op.operands:
+                if v in env:
+                    return with_parts(op, self.values(op.operands))
         return op
 
     def finish(self) -> Region:
@@ -124,9 +122,9 @@ class Rewriter(ABC):
 
     def renew(self, scope: Scope, op: Operation, regions: Sequence[Region] = ()) -> Operation:
         """`op` on new operands, with its callee rebuilt; its regions are those given."""
-        attributes = op.attributes
-        if not regions and "callee" not in attributes:
+        if op.opdef.pure:
             return scope.moved(op)
+        attributes = op.attributes
         callee = attributes.get("callee")
         if callee is not None and self._done[callee] is not callee:
             attributes = {**attributes, "callee": self._done[callee]}

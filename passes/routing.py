@@ -8,19 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stategrad.ir import (
+    NO_ATTRIBUTES,
     UNKNOWN,
     Builder,
     Location,
     OpDef,
     Operation,
     Region,
-    StructuredOp,
     Type,
     Value,
-    clone_region,
 )
-
-_NOTHING: Mapping[str, Any] = {}
 
 
 class LinearHalf(Builder):
@@ -56,16 +53,18 @@ class LinearHalf(Builder):
             self._here[value] = found
         return found
 
-    def emit(
+    def make(
         self,
         opdef: OpDef,
         operands: Sequence[Value],
-        attributes: Mapping[str, Any] = _NOTHING,
+        types: Sequence[Type],
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
         regions: Sequence[Region] = (),
         names: Sequence[str] = (),
         location: Location | None = None,
     ) -> tuple[Value, ...]:
-        results = super().emit(opdef, list(map(self.use, operands)), attributes, regions, names, location)
+        here = list(map(self.use, operands))
+        results = super().make(opdef, here, types, attributes, regions, names, location)
         self._own(results)
         return results
 
@@ -84,24 +83,20 @@ class RoutingBuilder(Builder):
         self._waiting: dict[Value, Operation] = {}
         self.linear = LinearHalf(self.sources)
 
-    def emit(
+    def make(
         self,
         opdef: OpDef,
         operands: Sequence[Value],
-        attributes: Mapping[str, Any] = _NOTHING,
+        types: Sequence[Type],
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
         regions: Sequence[Region] = (),
         names: Sequence[str] = (),
         location: Location | None = None,
     ) -> tuple[Value, ...]:
-        if not self.linear.tangents.isdisjoint(operands):
-            where = location or self.location
-            return self.linear.emit(opdef, operands, attributes, regions, names, where)
-        return super().emit(opdef, operands, attributes, regions, names, location)
-
-    def copy(self, op: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
-        return self.emit(
-            op.opdef, operands, op.attributes, tuple(map(clone_region, op.regions)), (), op.location
-        )
+        if self.linear.tangents.isdisjoint(operands):
+            return super().make(opdef, operands, types, attributes, regions, names, location)
+        where = location or self.location
+        return self.linear.make(opdef, operands, types, attributes, regions, names, where)
 
     def append(self, op: Operation) -> tuple[Value, ...]:
         """Takes an operation made by a rule."""
@@ -157,4 +152,4 @@ class Together(LinearHalf):
 
 def _is_source(op: Operation) -> bool:
     """Whether making it again is free: a row without operands, such as a constant."""
-    return not (op.operands or op.effects or op.external or isinstance(op.opdef, StructuredOp))
+    return op.opdef.pure and not op.operands

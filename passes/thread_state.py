@@ -8,6 +8,7 @@ from stategrad.ir import Builder, Cell, Effect, Function, Module, Operation, Reg
 
 from .names import called_functions, cell_named, with_own_locals
 from .pipeline import Pass, register_pass
+from .rebuild import with_parts
 from .spec import CellName
 
 
@@ -39,6 +40,8 @@ class Threader:
     def __init__(self, only: Collection[Cell] | None = None, rename: Callable[[str], str] = str) -> None:
         self._only = only
         self._rename = rename
+        # A twin that takes the place of its function may be made of the same values and operations.
+        self.shares = only is None and rename is str
         self._functions: dict[tuple[Function, tuple[Cell, ...]], Threaded] = {}
         self._pure: dict[Region, bool] = {}
 
@@ -71,7 +74,7 @@ class Threader:
         outputs = tuple(c for c in touched if c in keep or body.effects[c].changes)
         inner = ThreadContext(self)
         entry = [inner.b.param(c.type, c.name) for c in touched]
-        params = [inner.b.param(v.type, v.name) for v in function.params]
+        params = [v if self.shares else inner.b.param(v.type, v.name) for v in function.params]
         inner.hold(touched, entry)
         results = [*inner.inline(body, params), *inner.now(outputs)]
         used = {v for op in inner.b.operations for v in op.operands}.union(results)
@@ -177,16 +180,27 @@ class ThreadContext:
 
     # ------------------------------------------------------------------------------------------------ steps
     def _step(self, op: Operation) -> None:
-        if isinstance(op.opdef, StructuredOp):
+        if op.opdef.pure:
+            self._keep(op)
+        elif isinstance(op.opdef, StructuredOp):
             if all(map(self.run.pure, op.opdef.bodies(op))):
-                self.bind(op, self.b.copy(op, self.operands(op)))
+                self._keep(op)
             else:
                 self.b.location = op.location
                 op.opdef.thread(self, op)
         elif any(map(self.run.wants, op.effects)):
             self._effect(op)
         else:
-            self.bind(op, self.b.copy(op, self.operands(op)))
+            self._keep(op)
+
+    def _keep(self, op: Operation) -> None:
+        """Puts an operation without effects here."""
+        operands = self.operands(op)
+        if self.run.shares:
+            self.b.append(with_parts(op, operands))
+            self._env.update(zip(op.results, op.results, strict=True))
+        else:
+            self.bind(op, self.b.copy(op, operands))
 
     def _effect(self, op: Operation) -> None:
         ((cell, effect),) = op.effects.items()

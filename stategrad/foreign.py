@@ -52,13 +52,14 @@ class TracedSource(LazySource):
     __slots__ = ("info",)
 
     def __init__(self, info: Any, otherwise: Location) -> None:
-        super().__init__(lambda: resolve_traceback(info.traceback, otherwise))
+        super().__init__(resolve_traceback, info.traceback, otherwise)
         self.info = info
 
     @property
     def scope(self) -> str:
         """The `jax.named_scope`s around it: `encoder/attention`."""
-        return str(self.info.name_stack)
+        stack = self.info.name_stack
+        return str(stack) if len(stack) else ""
 
 
 class ForeignOp(OpDef):

@@ -174,14 +174,25 @@ class State:
 
     def read_leaves(self) -> list[Any]:
         """Binds a read of each leaf in the current trace."""
-        held, frame = self.held(), thread.frame
+        return self._read(self.held())
+
+    def _read(self, held: Held) -> list[Any]:
+        frame, trace = thread.frame, compat.current_trace()
         if frame is not None:
             frame.seen[self.cell] = self
         with direct():
             return [
-                read_p.bind(cell=self.cell, leaf=(held.version, i), aval=t, structure=held.structure)
-                for i, t in enumerate(held.types)
+                read_p.bind_with_trace(trace, (), (), self._read_params(held, i))
+                for i in range(len(held.types))
             ]
+
+    def _read_params(self, held: Held, leaf: int) -> dict[str, Any]:
+        return {
+            "cell": self.cell,
+            "leaf": (held.version, leaf),
+            "aval": held.types[leaf],
+            "structure": held.structure,
+        }
 
     def write_leaves(self, arrays: Sequence[Any], structure: Structure) -> None:
         """Binds a write of each leaf in the current trace; another structure or type starts a new version of
@@ -224,7 +235,8 @@ class State:
         return after
 
     def _traced_value(self) -> Any:
-        return self.held().structure.build(self.read_leaves())
+        held = self.held()
+        return held.structure.build(self._read(held))
 
     def _begin_local(self, arrays: Sequence[Any]) -> None:
         frame = thread.frame

@@ -68,6 +68,8 @@ class _StatePrimitive(compat.Primitive):
             kept = self._kept_above(trace, params)
             if kept is not None:
                 return kept
+            if self is read_p:
+                return compat.stage(trace, self, params["aval"], compat.STATE_READ, params)
         elif self is write_p and not thread.direct and not compat.is_eval_trace(trace):
             raise _written_inside(params["cell"], f"a JAX transformation ({type(trace).__name__})")
         return trace.process_primitive(self, args, params)

@@ -60,6 +60,8 @@ class Structure:
 
     def leaf_names(self) -> list[str]:
         """For each array leaf its path as text: `.a.0.weight`, or nothing for a State that is one array."""
+        if self.single:
+            return [""]
         paths, _ = jax.tree_util.tree_flatten_with_path(self.tree.unflatten(range(len(self.statics))))
         return [_dotted(path) for (path, _), s in zip(paths, self.statics, strict=True) if s is None]
 

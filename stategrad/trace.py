@@ -168,38 +168,34 @@ class _Cells:
         self.leaves: dict[Cell, Leaf] = {}
         self.local: list[Cell] = []
         self._found: dict[tuple[CellId, tuple[int, int]], Cell] = {}
+        self._entry: dict[tuple[CellId, int], Held] = {}
 
     def find(self, params: dict[str, Any], type: Type) -> Cell:
         cell_id, leaf = params["cell"], params["leaf"]
-        entry = self.frame.entry_version(cell_id) == leaf[0]
-        if entry and "structure" in params:
-            self._check_fresh(cell_id, params["structure"])
         found = self._found.get((cell_id, leaf))
         if found is None:
-            found = self._found[cell_id, leaf] = self._enter(cell_id, leaf, type, entry)
-        if found.type != type:
+            found = self._found[cell_id, leaf] = self._enter(cell_id, leaf, type)
+        entry = self._entry.get((cell_id, leaf[0]))
+        stale = entry is not None and params.get("structure", entry.structure) != entry.structure
+        if stale or found.type != type:
             raise _Stale
         return found
 
-    def _check_fresh(self, cell_id: CellId, structure: Any) -> None:
-        state = cell_id.ref()
-        if state is None or _entry_held(self.frame, state).structure != structure:
-            raise _Stale
-
-    def _enter(self, cell_id: CellId, leaf: tuple[int, int], type: Type, entry: bool) -> Cell:
-        if not entry:
+    def _enter(self, cell_id: CellId, leaf: tuple[int, int], type: Type) -> Cell:
+        version, index = leaf
+        if self.frame.entry_version(cell_id) != version:
             cell = Cell(self.names.fresh(identifier(cell_id.name)), type)
             self.local.append(cell)
             return cell
         state = cell_id.ref()
         if state is None:
             raise _Stale
-        held = _entry_held(self.frame, state)
-        if leaf[1] >= len(held.types):
+        held = self._entry[cell_id, version] = _entry_held(self.frame, state)
+        if index >= len(held.types):
             raise _Stale
-        path = held.structure.leaf_names()[leaf[1]]
-        cell = Cell(self.names.fresh(identifier(state.name + path)), compat.type_of_aval(held.types[leaf[1]]))
-        self.leaves[cell] = Leaf(state, leaf[1])
+        path = held.structure.leaf_names()[index]
+        cell = Cell(self.names.fresh(identifier(state.name + path)), compat.type_of_aval(held.types[index]))
+        self.leaves[cell] = Leaf(state, index)
         return cell
 
 

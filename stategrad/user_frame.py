@@ -46,13 +46,26 @@ def resolve_traceback(traceback: Any, otherwise: Location = UNKNOWN) -> Location
     """The user's innermost frame in a traceback of JAX; its file relative to the working directory if it can
     be.
     """
-    for code, at in zip(*traceback.raw_frames(), strict=True) if traceback is not None else ():
+    place = _place(traceback) if traceback is not None else None
+    return otherwise.source if place is None else _source(os.getcwd(), *place)
+
+
+@functools.lru_cache(maxsize=4096)
+def _place(traceback: Any) -> tuple[str, int, int] | None:
+    """File, line and column of the user's innermost frame. Tracebacks of one place are equal."""
+    for code, at in zip(*traceback.raw_frames(), strict=True):
         if is_user_file(code.co_filename):
             line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
-            return Source(shortened(code.co_filename), line or code.co_firstlineno, column or 0)
-    return otherwise.source
+            return code.co_filename, line or code.co_firstlineno, column or 0
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _source(folder: str, file: str, line: int, column: int) -> Source:
+    shown = os.path.relpath(file, folder) if file.startswith(os.path.join(folder, "")) else file
+    return Source(shown, line, column)
 
 
 def shortened(file: str) -> str:
     """A file name relative to the working directory, if it lies there."""
-    return os.path.relpath(file) if file.startswith(os.path.join(os.getcwd(), "")) else file
+    return _source(os.getcwd(), file, 0, 0).file

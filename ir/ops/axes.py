@@ -51,7 +51,7 @@ def shifted(axes: Sequence[int]) -> Ints:
 
 def inverse(permutation: Sequence[int]) -> Ints:
     """The permutation that undoes the given one."""
-    return tuple(int(i) for i in np.argsort(permutation))
+    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
 
 
 def batch_size(operands: Sequence[Value], batched: Sequence[bool]) -> int:

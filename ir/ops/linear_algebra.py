@@ -1,6 +1,7 @@
 """dot: every product of two arrays that sums over pairs of axes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def check_precision(precision: tuple[str, str]) -> None:
         raise IRTypeError(f"precision = {precision!r} must be two of {', '.join(PRECISIONS)}")
 
 
+@lru_cache(maxsize=16)
 def precision_text(precision: tuple[str, str]) -> str:
     """The precision of the two operands as StableHLO writes it."""
     return f"[{', '.join(f'#stablehlo<precision {p.upper()}>' for p in precision)}]"
@@ -87,25 +89,33 @@ def _size_without(shape: Ints, *without: Ints) -> int:
 
 # ------------------------------------------------------------------------------------------------ rules
 def _dot_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands: Tangents) -> Value:
-    """The other operand's own axes are summed away, and what is left is put in place."""
+    """The other operand's own axes are summed away, and what is left is put in place: of the two orders in
+    which the factors can stand, in the one that leaves less to move.
+    """
     mine, its = index, 1 - index
     of, other = op.operands[mine].type, operands[its]
     contract, batch = op.attributes["contract"], op.attributes["batch"]
     assert other is not None
     my_free = others(of.rank, contract[mine], batch[mine])
     its_free = others(other.type.rank, contract[its], batch[its])
-    shared = len(batch[0])
-    at = shared if mine else shared + len(my_free)
+    shared = tuple(range(len(batch[0])))
+    at = len(shared) if mine else len(shared) + len(my_free)
+    summed = tuple(range(at, at + len(its_free)))
+    partner = dict(zip(contract[its], contract[mine], strict=True))
+    partners = tuple([partner[a] for a in sorted(contract[its])])
+    placed = (*batch[mine], *partners, *my_free)
+    ct_last = placed == tuple(range(of.rank))
+    factors = ((ct, summed, shared), (other, its_free, batch[its]))
+    (x, *of_x), (y, *of_y) = factors[::-1] if ct_last else factors
     product = b.dot(
-        ct,
-        other,
-        contract=(tuple(range(at, at + len(its_free))), its_free),
-        batch=(tuple(range(shared)), batch[its]),
-        precision=op.attributes["precision"],
+        x,
+        y,
+        contract=(of_x[0], of_y[0]),
+        batch=(of_x[1], of_y[1]),
+        precision=op.attributes["precision"][:: -1 if ct_last else 1],
         to=ct.type.dtype,
     )
-    partner = dict(zip(contract[its], contract[mine], strict=True))
-    placed = (*batch[mine], *my_free, *(partner[a] for a in sorted(contract[its])))
+    placed = placed if ct_last else (*batch[mine], *my_free, *partners)
     found = transposed(b, product, inverse(placed))
     return found if found.type == of else b.convert(found, to=of.dtype)
 
@@ -126,14 +136,18 @@ def _shift_batched(pairs: Pairs, batched: Sequence[bool]) -> Pairs:
     return left, right
 
 
-def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
-    contract, batch = op.attributes["contract"], op.attributes["batch"]
-    x, y = in_result_type(hlo, op, (x, y))
-    numbers = (
+@lru_cache(maxsize=256)
+def _dimension_numbers(contract: Pairs, batch: Pairs) -> str:
+    return (
         f"#stablehlo.dot<lhs_batching_dimensions = {list(batch[0])}, "
         f"rhs_batching_dimensions = {list(batch[1])}, "
         f"lhs_contracting_dimensions = {list(contract[0])}, rhs_contracting_dimensions = {list(contract[1])}>"
     )
+
+
+def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
+    x, y = in_result_type(hlo, op, (x, y))
+    numbers = _dimension_numbers(op.attributes["contract"], op.attributes["batch"])
     config = precision_text(op.attributes["precision"])
     return hlo.op(
         "dot_general", [x, y], [op.result.type], dot_dimension_numbers=numbers, precision_config=config

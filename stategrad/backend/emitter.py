@@ -46,6 +46,7 @@ class Emitter:
     def __init__(self, ctx: Any) -> None:
         self.ctx = ctx
         self.location: Any = ir.Location.current
+        self._place: Any = ir.InsertionPoint.current
         self.cache = ModuleCache.of(ctx)
         self._constants: dict[Any, Any] = {}
 
@@ -63,7 +64,10 @@ class Emitter:
         Attributes: a bool, an int (64 bits), text as MLIR writes an attribute, a sequence of ints or of bools
         (dense arrays), an integer NumPy array (a dense tensor of 64 bits); None leaves the attribute out.
         """
-        return self.emit(name, operands, [self.mlir_type(t) for t in result_types], regions, attributes)
+        types, known = [], self.cache.types
+        for of in result_types:
+            types.append(known.get(of) or self.mlir_type(of))
+        return self.emit(name, operands, types, regions, attributes)
 
     def emit(
         self,
@@ -76,7 +80,7 @@ class Emitter:
         """As `op`, with MLIR's types of the results."""
         full = name if "." in name else "stablehlo." + name
         given = self._attributes(attributes) if attributes else None
-        made = create(full, types, operands, given, None, len(regions), self.location)
+        made = create(full, types, operands, given, None, len(regions), self.location, self._place)
         if regions:
             for region, (params, body) in zip(made.regions, regions, strict=True):
                 self._fill(region.blocks.append(*self.mlir_types(params)), body)
@@ -87,11 +91,12 @@ class Emitter:
         return (param_types, body)
 
     def _fill(self, block: Any, body: Callable[[list[Any]], Sequence[Any]]) -> None:
-        outer, self._constants = self._constants, {}  # inside, those of outside would be captured values
-        with ir.InsertionPoint(block):
+        outer = self._constants, self._place
+        self._constants = {}  # inside, those of outside would be captured values
+        with ir.InsertionPoint(block) as self._place:
             found = body(list(block.arguments))
             create("stablehlo.return", [], list(found), loc=self.location)
-        self._constants = outer
+        self._constants, self._place = outer
 
     # ---------------------------------------------------------------------------------- types, attributes
     def mlir_type(self, of: Type) -> Any:

@@ -34,9 +34,9 @@ class Hlo(Emitter):
         outer = self.location
         for op in region.operations:
             self.location = self._locate(op)
-            found = op.opdef.lower_op(self, op, [env[v] for v in op.operands])
-            for value, lowered in zip(op.results, found, strict=True):
-                env[value] = lowered
+            env.update(
+                zip(op.results, op.opdef.lower_op(self, op, [env[v] for v in op.operands]), strict=True)
+            )
         self.location = outer
         return [env[v] for v in region.results]
 
@@ -121,7 +121,7 @@ class Hlo(Emitter):
         inner = Hlo(ctx)
         inner.location = self.location
         inner.tokens = self.tokens if tokens else inner.tokens
-        with ir.InsertionPoint(block):
+        with ir.InsertionPoint(block) as inner._place:
             body = inner._with_tokens(len(tokens), lambda args: inner.inline(function.body, args))
             found = body(list(block.arguments)[len(ctx.dim_var_values) :])
             create("func.return", [], found, loc=inner.location)

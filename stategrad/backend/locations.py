@@ -19,14 +19,27 @@ class Locations:
     def __init__(self, ctx: Any) -> None:
         self._ctx = ctx
         self._prefix = jax_compat.name_prefix(ctx)
+        self._made: dict[Any, Any] = {}
         self._files: dict[Source, Any] = {}
         self._unknown = ir.Location.unknown()
 
     def __call__(self, op: Operation) -> Any:
-        by = derivation(op.location)
-        path = "/".join(part for part in (by, scope(op.location), op.name) if part)
-        name = f"{self._prefix}{path}"
-        return ir.Location.name(f"{op.name}:", ir.Location.name(name, self._line(op.location.source)))
+        name, location = op.opdef.name, op.location
+        key, base = [name], location
+        while type(base) is Derived:
+            key.append(base.by)
+            base = base.base
+        # Operations of one line, derived alike, share a location: making one costs as much as an operation.
+        where = (*key, getattr(base, "scope", ""), base.source)
+        found = self._made.get(where)
+        if found is None:
+            found = self._made[where] = self._make(name, location)
+        return found
+
+    def _make(self, name: str, location: Location) -> Any:
+        path = "/".join(part for part in (derivation(location), scope(location), name) if part)
+        line = self._line(location.source)
+        return ir.Location.name(f"{name}:", ir.Location.name(f"{self._prefix}{path}", line))
 
     def _line(self, source: Location) -> Any:
         if not isinstance(source, Source):

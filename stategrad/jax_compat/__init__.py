@@ -51,6 +51,7 @@ from .traces import (
     jit_is_disabled,
     leak_checking,
     outside_of_traces,
+    stage,
     unbatched,
 )
 from .types import (
@@ -113,6 +114,7 @@ __all__ = [
     "push_forward",
     "result_types",
     "same_type",
+    "stage",
     "strong",
     "strong_array",
     "touches_state",

@@ -14,7 +14,7 @@ from stategrad.ir import DType, IRTypeError, Type, dtype, dtype_of
 
 def strong(aval: Any) -> Any:
     """The same type without the weak flag."""
-    return aval.strip_weak_type() if hasattr(aval, "strip_weak_type") else aval
+    return aval.strip_weak_type() if getattr(aval, "weak_type", False) else aval
 
 
 def strong_array(leaf: Any) -> Any:
@@ -60,7 +60,6 @@ def same_type(array: Any, aval: Any) -> bool:
 
 
 _KEY_TYPES = {f"key<{impl.tag}>": prng.KeyTy(impl) for impl in prng.prngs.values()}
-_ELEMENT_TYPES: dict[Any, DType] = {}
 
 
 def type_of_aval(aval: Any) -> Type:
@@ -69,8 +68,20 @@ def type_of_aval(aval: Any) -> Type:
     Raises:
         IRTypeError: we have no such type: `float0`, references, tokens, symbolic sizes.
     """
-    known = isinstance(aval, core.ShapedArray)  # a reference has a dtype and a shape too
-    element = (_ELEMENT_TYPES.get(aval.dtype) if known else None) or _element_type(aval)
+    known = type(aval) is core.ShapedArray  # a reference has a dtype and a shape too
+    found = _TYPES.get((aval.dtype, aval.shape)) if known else None
+    if found is None:
+        found = _new_type(aval)
+        if known:
+            _TYPES[aval.dtype, aval.shape] = found
+    return found
+
+
+_TYPES: dict[Any, Type] = {}
+
+
+def _new_type(aval: Any) -> Type:
+    element = _element_type(aval)
     for size in aval.shape:
         if type(size) is not int:
             raise IRTypeError(f"{aval} has the symbolic size {size}; stategrad needs sizes that are numbers")
@@ -84,13 +95,10 @@ def _element_type(aval: Any) -> DType:
     if isinstance(found, prng.KeyTy):
         if _KEY_TYPES.setdefault(found.name, found) != found:
             raise IRTypeError(f"there are two PRNG implementations with the tag of {found.name}")
-        element = dtype(found.name)
-    elif dtypes.issubdtype(found, dtypes.extended):
+        return dtype(found.name)
+    if dtypes.issubdtype(found, dtypes.extended):
         raise IRTypeError(f"{aval} has an element type that stategrad does not know")
-    else:
-        element = dtype_of(found)
-    _ELEMENT_TYPES[found] = element
-    return element
+    return dtype_of(found)
 
 
 def jax_dtype(element: DType) -> Any:
