@@ -8,6 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .core import NO_EFFECTS, Cell, Effect, Operation, Region, Type, Value
@@ -104,6 +105,8 @@ class OpDef(ABC):
     """Attributes that print before the operands: `cell` as `$name`, `callee` as `@name`."""
     may_be_nan: bool = False
     """Whether finite operands can give a result that is not finite."""
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """What attributes are that a text leaves out. In memory every attribute is given."""
 
     @abstractmethod
     def infer(
@@ -169,7 +172,8 @@ class Row(OpDef):
 
     Fields:
         type_rule: `(*operand types, **attributes) -> Type | tuple[Type, ...]`; its keyword-only parameters
-            are the attributes of the operation, all required.
+            are the attributes of the operation. All are required in memory; one that has its default value
+            is left out of the text.
         evaluate: `(*numpy arrays, **attributes) -> array | tuple`.
         derivative: one of `Jvp`, `Linear`, `Zero`, `Undefined`.
         batch: `(b, op, operands, batched) -> Value | tuple`; batched operands carry a leading axis, results
@@ -191,13 +195,16 @@ class Row(OpDef):
     symbols: tuple[str, ...] = ()
     effect: Effect = Effect(0)
     attribute_names: frozenset[str] = field(init=False)
+    defaults: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.samples:
             raise IRError(f"row {self.name} has no samples to test it with")
         parameters = inspect.signature(self.type_rule).parameters.values()
-        names = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-        object.__setattr__(self, "attribute_names", names)
+        attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        defaults = {k: v for k, v in attributes.items() if v is not inspect.Parameter.empty}
+        object.__setattr__(self, "attribute_names", frozenset(attributes))
+        object.__setattr__(self, "defaults", defaults)
 
     def infer(
         self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region] = ()
