@@ -5,8 +5,9 @@
     f32[2] [1.0, 2.0]      a NumPy array        f32[] 0.5      a NumPy scalar
     opaque"relu#3@5f0c…"   an object without a text; see `Opaque`
 
-Sequences are tuples. One rule saves repetition: where an operation has an attribute `type`, the type of its
-only result, that is not written, and an attribute `value` beside it is data of that type: `{value = [1.0]}`.
+Sequences are tuples. What repeats or goes without saying is not written: the attributes `type`, `to` and
+`shape` where they are the type of the only result, its element type and its shape, and those that have the
+default value of the row. A `value` beside an unwritten `type` is data of that type: `{value = [1.0]}`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,21 @@ from .opaque import Opaque, opaque_token
 from .opdef import OpDef
 
 NameOf = Callable[[Cell | Function], str]
+
+
+_OF_RESULT: dict[str, Callable[[Type], Any]] = {
+    "type": lambda of: of,
+    "to": lambda of: of.dtype,
+    "shape": lambda of: of.shape,
+}
+
+
+def unwritten(opdef: OpDef, types: Sequence[Type]) -> Mapping[str, Any]:
+    """What the attributes that are not written are, in an operation with these result types."""
+    names = getattr(opdef, "attribute_names", ())
+    if len(types) != 1 or _OF_RESULT.keys().isdisjoint(names):
+        return opdef.defaults
+    return {**opdef.defaults, **{name: of(types[0]) for name, of in _OF_RESULT.items() if name in names}}
 
 
 def has_implied_type(opdef: OpDef, types: Sequence[Type], attributes: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .core import PURE, Cell, Effect, Operation, Region, Type, Value
@@ -106,6 +107,8 @@ class OpDef(ABC):
     """Whether finite operands can give a result that is not finite."""
     pure: bool = False
     """Whether no operation of this kind has effects, whatever its attributes."""
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """What attributes are that a text leaves out. In memory every attribute is given."""
 
     @abstractmethod
     def infer(
@@ -177,7 +180,8 @@ class Row(OpDef):
 
     Fields:
         type_rule: `(*operand types, **attributes) -> Type | tuple[Type, ...]`; its keyword-only parameters
-            are the attributes of the operation, all required.
+            are the attributes of the operation. All are required in memory; one that has its default value
+            is left out of the text.
         evaluate: `(*numpy arrays, **attributes) -> array | tuple`.
         derivative: one of `Jvp`, `Linear`, `Zero`, `Undefined`.
         batch: `(b, op, operands, batched) -> Value | tuple`; batched operands carry a leading axis, results
@@ -201,14 +205,17 @@ class Row(OpDef):
     attribute_names: frozenset[str] = field(init=False)
     pure: bool = field(init=False)
     _known: dict[tuple[Any, ...], tuple[Type, ...]] = field(init=False, default_factory=dict)
+    defaults: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pure", not self.effect)
         if not self.samples:
             raise IRError(f"row {self.name} has no samples to test it with")
         parameters = inspect.signature(self.type_rule).parameters.values()
-        names = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-        object.__setattr__(self, "attribute_names", names)
+        attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        defaults = {k: v for k, v in attributes.items() if v is not inspect.Parameter.empty}
+        object.__setattr__(self, "attribute_names", frozenset(attributes))
+        object.__setattr__(self, "defaults", defaults)
 
     def infer(
         self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region] = ()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from .attributes import has_implied_type
+from .attributes import has_implied_type, unwritten
 from .core import Region, Type
 from .errors import IRTypeError
 from .infer import result_types
@@ -109,7 +109,7 @@ def _symbols(node: OperationNode, opdef: OpDef, scope: Scope) -> dict[str, Any]:
 def _add_written(
     nodes: Attributes, attributes: dict[str, Any], opdef: OpDef | None, types: Sequence[Type], scope: Scope
 ) -> None:
-    """Adds what stands in braces, and the attribute `type` where it is left out."""
+    """Adds what stands in braces, and attributes that are not written."""
     written: dict[str, AttributeNode] = {}
     for node in nodes:
         name = word_or_string(node.name, scope)
@@ -127,6 +127,9 @@ def _add_written(
             attributes[name] = read_data(value, types[0], scope, place)
         else:
             attributes[name] = read_value(value, scope, place)
+    if opdef is not None:
+        for name, value in unwritten(opdef, types).items():
+            attributes.setdefault(name, value)
 
 
 def _add_lengths(node: OperationNode, opdef: OpDef, attributes: dict[str, Any], scope: Scope) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from .attributes import data_text, has_implied_type, value_text
+from .attributes import data_text, has_implied_type, unwritten, value_text
 from .core import Cell, Effect, Function, Module, Names, Operation, Region, Type, Value, register_printer
 from .literals import string_text
 from .location import Derived, Location, Source, Unknown
@@ -165,16 +165,21 @@ class Printer:
     def _operation_attributes(self, op: Operation, hidden: tuple[str, ...]) -> str:
         given = op.attributes
         types = [r.type for r in op.results]
-        implied = has_implied_type(op.opdef, types, given)
+        implied, usual = has_implied_type(op.opdef, types, given), unwritten(op.opdef, types)
         shown = []
         for name in sorted(given):
-            if name in hidden or (implied and name == "type"):
+            value = given[name]
+            if name in hidden or (name in usual and self._is_same(value, usual[name])):
                 continue
             if implied and name == "value":
-                shown.append(f"value = {data_text(given[name], types[0], self._name_of)}")
+                shown.append(f"value = {data_text(value, types[0], self._name_of)}")
             else:
-                shown.append(f"{_attribute_name(name)} = {value_text(given[name], self._name_of)}")
+                shown.append(f"{_attribute_name(name)} = {value_text(value, self._name_of)}")
         return f" {{{', '.join(shown)}}}" if shown else ""
+
+    def _is_same(self, value: Any, usual: Any) -> bool:
+        """Whether two attributes have one text: `False == 0`, but a text tells them apart."""
+        return value is usual or value_text(value, self._name_of) == value_text(usual, self._name_of)
 
     def _attributes(self, items: Iterable[tuple[str, Any]]) -> list[str]:
         shown = [f"{_attribute_name(k)} = {value_text(v, self._name_of)}" for k, v in sorted(items)]

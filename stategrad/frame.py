@@ -2,10 +2,12 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import jax
 
 from . import jax_compat as compat
 from .errors import StateError
@@ -89,12 +91,15 @@ class Frame:
         if cell in self.tainted:
             self.tainted[cell] = [ref for ref in self.tainted[cell] if ref() is not trace]
 
-    def is_tainted(self, cell: CellId) -> bool:
-        """Whether a differentiation that is still running wrote to the cell."""
-        if any(ref() is not None for ref in self.tainted.get(cell, ())):
+    def is_tainted(self, cell: CellId, below: Sequence[Any] = ()) -> bool:
+        """Whether a differentiation that is still running, other than those in `below`, wrote to the cell."""
+        if self._tainting(cell, below):
             gc.collect()  # a finished trace may hang in a reference cycle
-            self.tainted[cell] = [ref for ref in self.tainted[cell] if ref() is not None]
-        return bool(self.tainted.get(cell))
+        return self._tainting(cell, below)
+
+    def _tainting(self, cell: CellId, below: Sequence[Any]) -> bool:
+        traces = [ref() for ref in self.tainted.get(cell, ())]
+        return any(t is not None and all(t is not b for b in below) for t in traces)
 
 
 @contextmanager
@@ -104,7 +109,8 @@ def tracing() -> Iterator[Frame]:
     before, thread.frame = thread.frame, frame
     direct_before, thread.direct = thread.direct, False
     try:
-        with frame.stack:
+        # Under disable_jit JAX tries each condition of a loop on tracers, and forgets that it wrote States.
+        with jax.disable_jit(False), frame.stack:
             yield frame
     finally:
         thread.frame, thread.direct = before, direct_before

@@ -141,8 +141,10 @@ class Importer:
         spread = name in _ELEMENTWISE and len(equation.outvars) == 1  # a barrier keeps the shapes apart
         shape = equation.outvars[0].aval.shape if spread else ()
         self.b.location = TracedSource(equation.source_info, self.otherwise)
-        operands = [self._atom(v, shape) for v in equation.invars]
+        operands, mark = [self._atom(v, shape) for v in equation.invars], len(self.b.operations)
         results = self._results(name, equation, operands)
+        if equation.effects and compat.is_transposed(equation):
+            self.imports.writes.check_backward(self.b.operations[mark:])
         self._env.update(zip(equation.outvars, results, strict=True))
         if name == "convert_element_type" and operands[0].type == _FLAG:
             self.flags[results[0]] = operands[0]

@@ -38,6 +38,7 @@ def _read(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[
 
 def _write(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     cell = at.imports.cell_of(equation.params, operands[0].type)
+    at.imports.writes.note(cell, **equation.params)
     return at.b.emit(_WRITE, operands, {"cell": cell})
 
 

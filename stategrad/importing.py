@@ -14,6 +14,7 @@ from .errors import StateError
 from .foreign import ForeignOp
 from .import_equations import Importer
 from .import_functions import definition, is_users, renamed
+from .import_writes import Writes
 from .traced_names import function_name
 from .traced_programs import open_program
 
@@ -67,6 +68,7 @@ class Imports:
         self.effectful = _import_effectful
         self.names = names
         self.inline = inline
+        self.writes = Writes()
         self._functions: dict[Any, tuple[Any, Function]] = {}
         self._adopted: dict[Function, Function] = {}
 

@@ -60,12 +60,17 @@ class _StatePrimitive(compat.Primitive):
     """Reads and writes of one leaf of a State: parameters `cell`, `leaf` = (version, index)."""
 
     def bind_with_trace(self, trace: Any, args: Any, avals: Any, params: Any, /) -> Any:
+        return self._bind(trace, args, params, ())
+
+    def _bind(self, trace: Any, args: Any, params: Any, below: tuple[Any, ...]) -> Any:
+        """`below` are the transformations that the effect has come through on its way out to `trace`."""
         if compat.is_ad_trace(trace):
-            return self._under_ad(trace, args, params)
+            return self._under_ad(trace, args, params, below)
         if compat.is_batch_trace(trace) and (self is read_p or thread.direct):
-            return self._above(trace, [_unbatched(trace, x, params["cell"]) for x in args], params)
+            args = [_unbatched(trace, x, params["cell"]) for x in args]
+            return self._bind(trace.parent_trace, args, params, (*below, trace))
         if compat.is_staging_trace(trace):
-            kept = self._kept_above(trace, params)
+            kept = self._kept_above(trace, params, below)
             if kept is not None:
                 return kept
             if self is read_p:
@@ -74,19 +79,15 @@ class _StatePrimitive(compat.Primitive):
             raise _written_inside(params["cell"], f"a JAX transformation ({type(trace).__name__})")
         return trace.process_primitive(self, args, params)
 
-    def _above(self, trace: Any, args: Any, params: Any) -> Any:
-        """Binds in the trace around a transformation that does not concern this value."""
-        return self.bind_with_trace(trace.parent_trace, args, None, params)
-
-    def _under_ad(self, trace: Any, args: Any, params: Any) -> Any:
+    def _under_ad(self, trace: Any, args: Any, params: Any, below: tuple[Any, ...]) -> Any:
         cell, key = params["cell"], (params["cell"], params["leaf"])
-        frame = thread.frame
+        frame, below = thread.frame, (*below, trace)
         if self is read_p:
             if thread.direct and key in _kept(trace):
                 return _kept(trace)[key]
             if not thread.direct and frame is not None and frame.is_tainted(cell):
                 raise _differentiated(cell, "is read again in control flow")
-            return self._above(trace, args, params)
+            return self._bind(trace.parent_trace, args, params, below)
         if frame is None or not thread.direct:
             raise _written_inside(cell, "jax.grad, jax.jvp or jax.vjp")
         primal, tangent = trace.to_primal_tangent_pair(args[0])
@@ -96,9 +97,9 @@ class _StatePrimitive(compat.Primitive):
         else:
             _kept(trace)[key] = args[0]
             frame.taint(cell, trace)
-        return self._above(trace, (primal,), params)
+        return self._bind(trace.parent_trace, (primal,), params, below)
 
-    def _kept_above(self, trace: Any, params: Any) -> Any:
+    def _kept_above(self, trace: Any, params: Any, below: tuple[Any, ...]) -> Any:
         """The value that an enclosing differentiation wrote to this cell, if the cell holds one."""
         frame, cell, key = thread.frame, params["cell"], (params["cell"], params["leaf"])
         if frame is None or not thread.direct or cell not in frame.tainted:
@@ -108,7 +109,7 @@ class _StatePrimitive(compat.Primitive):
                 if self is read_p:
                     return _kept(above)[key]
                 raise _differentiated(cell, "is written inside control flow")
-        if frame.is_tainted(cell):
+        if frame.is_tainted(cell, below):
             raise _differentiated(cell, "is used inside a custom rule")
         return None
 

@@ -131,6 +131,30 @@ def test_attributes_print_in_one_order() -> None:
     assert to_text(facts(a=1, b=2)) == to_text(facts(b=2, a=1))
 
 
+def test_what_goes_without_saying_is_not_written() -> None:
+    text = (
+        "func @f(%x: f32[2,3], %y: f32[3,4]) -> bf16[8] {\n"
+        "  %product: f32[2,4] = dot %x, %y {contract = [[1], [0]]}\n"
+        "  %sums: f32[2,4] = cumsum %product {axis = 1}\n"
+        "  %backwards: f32[2,4] = cumsum %sums {axis = 1, reverse = true}\n"
+        "  %line: f32[8] = reshape %backwards\n"
+        "  %half: bf16[8] = convert %line\n"
+        "  return %half\n"
+        "}\n"
+    )
+    program = parse(text)
+    assert to_text(program) == text
+    product, sums, _, line, half = (op.attributes for op in program.functions["f"].body.operations)
+    default = ("default", "default")
+    assert product == {"contract": ((1,), (0,)), "batch": ((), ()), "precision": default, "to": dtype("f32")}
+    assert sums == {"axis": 1, "reverse": False}
+    assert (line, half) == ({"shape": (8,)}, {"to": dtype("bf16")})
+    longer = text.replace("axis = 1}", "axis = 1, reverse = false}").replace(
+        "convert %line", "convert %line {to = bf16}"
+    )
+    assert to_text(parse(longer)) == text
+
+
 def test_huge_constants_are_not_spelled_out() -> None:
     assert len(to_text(facts(a=np.zeros(1000, np.float32)))) < 6000
 

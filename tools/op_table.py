@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stategrad.ir import Jvp, Linear, OpDef, Row, Zero
+from stategrad.ir.attributes import value_text
 from stategrad.ir.opdef import ROWS
 
 PAGE = Path(__file__).parents[1] / "docs" / "ir.md"
@@ -41,9 +42,13 @@ def _signature(op: OpDef) -> str:
         groups = [f"{s}(…)" for s in op.segments] or ["…"]
         return f"`{' '.join([', '.join(symbols), *groups] if symbols else groups)}`"
     operands = list(_operands(op))
-    attributes = sorted(op.attribute_names - {*op.symbols})
+    attributes = [_attribute(name, op) for name in sorted(op.attribute_names - {*op.symbols})]
     braces = f" {{{', '.join(attributes)}}}" if attributes else ""
     return f"`{', '.join([*symbols, *operands])}{braces}`".replace("` {", "`{")
+
+
+def _attribute(name: str, op: Row) -> str:
+    return f"{name} = {value_text(op.defaults[name], str)}" if name in op.defaults else name
 
 
 def _operands(op: Row) -> Iterator[str]:

@@ -47,9 +47,9 @@ def _conv_type(
     lhs_spec: Ints,
     rhs_spec: Ints,
     out_spec: Ints,
-    feature_groups: int,
-    batch_groups: int,
-    precision: tuple[str, str],
+    feature_groups: int = 1,
+    batch_groups: int = 1,
+    precision: tuple[str, str] = ("default", "default"),
     to: DType,
 ) -> Type:
     check_precision(precision)

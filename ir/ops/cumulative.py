@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..build import Builder
 
 
-def _running(x: Type, *, axis: int, reverse: bool) -> Type:
+def _running(x: Type, *, axis: int, reverse: bool = False) -> Type:
     check_axes((axis,), x.rank, "axis")
     if x.dtype.kind not in "iufc":
         raise IRTypeError(f"takes numbers, not {x}")

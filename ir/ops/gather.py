@@ -24,12 +24,12 @@ def _gather_type(
     offset_dims: Ints,
     collapsed_dims: Ints,
     index_map: Ints,
-    operand_batch_dims: Ints,
-    indices_batch_dims: Ints,
+    operand_batch_dims: Ints = (),
+    indices_batch_dims: Ints = (),
     slice_sizes: Ints,
     mode: str,
-    indices_are_sorted: bool,
-    unique_indices: bool,
+    indices_are_sorted: bool = False,
+    unique_indices: bool = False,
 ) -> Type:
     numbers = Numbers(offset_dims, collapsed_dims, index_map, operand_batch_dims, indices_batch_dims)
     numbers.check(x, indices, mode)
@@ -48,11 +48,11 @@ def _gather_filled_type(
     offset_dims: Ints,
     collapsed_dims: Ints,
     index_map: Ints,
-    operand_batch_dims: Ints,
-    indices_batch_dims: Ints,
+    operand_batch_dims: Ints = (),
+    indices_batch_dims: Ints = (),
     slice_sizes: Ints,
-    indices_are_sorted: bool,
-    unique_indices: bool,
+    indices_are_sorted: bool = False,
+    unique_indices: bool = False,
     fill_value: Any,
 ) -> Type:
     return _gather_type(

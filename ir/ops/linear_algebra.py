@@ -48,7 +48,13 @@ def in_result_type(hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence
 
 # ------------------------------------------------------------------------------------------------ meaning
 def _dot_type(
-    x: Type, y: Type, *, contract: Pairs, batch: Pairs, precision: tuple[str, str], to: DType
+    x: Type,
+    y: Type,
+    *,
+    contract: Pairs,
+    batch: Pairs = ((), ()),
+    precision: tuple[str, str] = ("default", "default"),
+    to: DType,
 ) -> Type:
     check_precision(precision)
     for which, of in enumerate((x, y)):

@@ -1,6 +1,7 @@
 """`scan`: a loop of known length over carried values and the slices of stacked ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..core import Cell, Operation, Region, Type, Value
@@ -34,6 +35,7 @@ class Scan(StructuredOp):
         "Runs the region `length` times, carrying values along; stacked operands give one slice to each step."
     )
     segments = ("carry", "each", "const")
+    defaults = MappingProxyType({"reverse": False})
 
     def infer(
         self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region]

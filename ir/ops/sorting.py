@@ -102,7 +102,7 @@ _place_row("argmin", "The first place of the smallest element along an axis.", n
 
 
 # ------------------------------------------------------------------------------------------------ sort
-def _sort_type(first: Type, *rest: Type, dimension: int, num_keys: int) -> tuple[Type, ...]:
+def _sort_type(first: Type, *rest: Type, dimension: int, num_keys: int = 1) -> tuple[Type, ...]:
     check_axes((dimension,), first.rank, "dimension")
     operands = (first, *rest)
     if any(x.shape != first.shape for x in rest) or not 1 <= num_keys <= len(operands):

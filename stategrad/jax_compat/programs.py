@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-from jax._src import core, dtypes
+from jax._src import core, dtypes, source_info_util
 from jax._src.ad_util import Zero
 from jax._src.interpreters import ad, batching, mlir
 from jax.extend.core import Primitive
@@ -28,6 +28,12 @@ def outside_effects(equation: Any) -> frozenset[Any]:
     """The effects of an equation that are JAX's and not ours: callbacks, prints, …"""
     ours = (type(STATE_READ), type(STATE_WRITE), core.NamedAxisEffect)
     return frozenset(e for e in equation.effects if not isinstance(e, ours))
+
+
+def is_transposed(equation: Any) -> bool:
+    """Whether an equation comes from a pullback that JAX runs: of `jax.grad`, `jax.vjp`, …"""
+    names = equation.source_info.name_stack.stack
+    return any(isinstance(n, source_info_util.Transform) and n.name == "transpose" for n in names)
 
 
 def touches_state(program: Any) -> bool:
