@@ -8,12 +8,18 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from stategrad.ir import DerivativeError, IRError, Location, Module, Operation, to_text
+from stategrad.ir.lazy import Lazy
 
 from .errors import PassError, PassTextError
-from .spec import option_types, options_of, parse_specs, print_option
+from .spec import option_types, options_of, print_option
+
+if TYPE_CHECKING:
+    from . import read_specs as reader
+else:
+    reader = Lazy("stategrad.passes.read_specs")
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def parse_pipeline(text: str) -> Pipeline:
     Raises:
         PassTextError: there is no such pass or option, or a value does not fit.
     """
-    return Pipeline(tuple(_make(name, given) for name, given in parse_specs(text)))
+    return Pipeline(tuple(_make(name, given) for name, given in reader.parse_specs(text)))
 
 
 def _make(name: str, given: dict[str, Any]) -> Pass:
