@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .core import NO_EFFECTS, Cell, Effect, Operation, Region, Type, Value
 from .errors import DerivativeError, IRError, IRTypeError
+from .record import record
 
 if TYPE_CHECKING:
     from .build import Builder
@@ -22,7 +23,7 @@ Tangents = Sequence[Value | None]
 
 
 # ------------------------------------------------------------------------------------------------ derivatives
-@dataclass(frozen=True, slots=True)
+@record
 class Jvp:
     """The tangents follow from a rule that emits IR: `rule(b, op, operands, tangents, results)`.
 
@@ -38,7 +39,7 @@ class Jvp:
     transpose: Callable[..., Value | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Linear:
     """The operation is linear in its differentiable operands: in "all" of them together, or in "each" alone.
 
@@ -52,14 +53,14 @@ class Linear:
     missing: Callable[..., Value] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Zero:
     """The derivative is zero wherever it exists."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Undefined:
     """There is no derivative; asking for it is an error that says why."""
 
@@ -70,7 +71,7 @@ Derivative = Jvp | Linear | Zero | Undefined
 
 
 # ------------------------------------------------------------------------------------------------ samples
-@dataclass(frozen=True, slots=True)
+@record
 class Sample:
     """Operands to test a row with: floats uniform in [low, high), integers in [ints[0], ints[1]], booleans at
     random.

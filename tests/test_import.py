@@ -40,3 +40,11 @@ def test_the_readers_of_texts_come_with_the_first_text() -> None:
     assert "stategrad.passes.read_specs" in loaded(
         "import stategrad", "stategrad.passes.parse_pipeline('dce')"
     )
+
+
+def test_importing_leaves_the_garbage_collector_as_it_was() -> None:
+    script = "import gc\ngc.{}()\nimport stategrad\nprint(gc.isenabled())"
+    for call, after in (("enable", "True"), ("disable", "False")):
+        command = [sys.executable, "-c", script.format(call)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == after
