@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .core import PURE, Cell, Effect, Operation, Region, Type, Value
 from .errors import DerivativeError, IRError, IRTypeError
+from .record import record
 
 if TYPE_CHECKING:
     from .build import Builder
@@ -23,7 +24,7 @@ _KEPT_TYPES = 1024
 
 
 # ------------------------------------------------------------------------------------------------ derivatives
-@dataclass(frozen=True, slots=True)
+@record
 class Jvp:
     """The tangents follow from a rule that emits IR: `rule(b, op, operands, tangents, results)`.
 
@@ -39,7 +40,7 @@ class Jvp:
     transpose: Callable[..., Value | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Linear:
     """The operation is linear in its differentiable operands: in "all" of them together, or in "each" alone.
 
@@ -53,14 +54,14 @@ class Linear:
     missing: Callable[..., Value] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Zero:
     """The derivative is zero wherever it exists."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Undefined:
     """There is no derivative; asking for it is an error that says why."""
 
@@ -71,7 +72,7 @@ Derivative = Jvp | Linear | Zero | Undefined
 
 
 # ------------------------------------------------------------------------------------------------ samples
-@dataclass(frozen=True, slots=True)
+@record
 class Sample:
     """Operands to test a row with: floats uniform in [low, high), integers in [ints[0], ints[1]], booleans at
     random.

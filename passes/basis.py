@@ -6,11 +6,12 @@ a diagonal, a row or a matrix that is there already; only what mixes elements ma
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
 from stategrad.ir import Builder, Type, Value, dtype
 from stategrad.ir.ops.axes import reshaped, transposed
+from stategrad.ir.record import record
 
 Shape = tuple[int, ...]
 
@@ -31,7 +32,7 @@ class Sized(NamedTuple):
     axes: tuple[Axis, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Sparse:
     """One array for each element of a basis: at basis index i and value index j it is the core, read at those
     of i and j that its axes name, where i and j agree in all ties, and zero elsewhere.

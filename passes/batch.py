@@ -1,7 +1,6 @@
 """batch: a pure program on many inputs at once. What depends on a batched input has a leading axis."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from stategrad.ir import (
@@ -16,6 +15,7 @@ from stategrad.ir import (
     Value,
     clone_region,
 )
+from stategrad.ir.record import record
 
 from .names import Fresh, function_named
 from .pipeline import Pass, register_pass
@@ -234,7 +234,7 @@ def _inline(b: Builder, region: Region, args: Sequence[Value]) -> list[Value]:
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Batch(Pass):
     """Adds @f.batch: a pure function on arguments that carry a leading batch axis."""
 

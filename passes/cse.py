@@ -1,12 +1,12 @@
 """Common subexpressions: what was computed before is not computed again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stategrad.ir import Cell, DType, Effect, Function, Operation, Region, Type, Value
+from stategrad.ir.record import record
 
 from .pipeline import register_pass
 from .ports import ports
@@ -18,7 +18,7 @@ _PLAIN = frozenset((int, str, bool, type(None), Type, DType))
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Cse(RewritePass):
     """Merges equal pure operations, and reads of a cell between which it does not change.
 

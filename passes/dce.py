@@ -5,10 +5,11 @@ A carry is needed if its result is, or if something needed inside uses it: one t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from stategrad.ir import Cell, Effect, Function, Module, Operation, Region, Value, reachable
+from stategrad.ir.record import record
 
 from .pipeline import Pass, register_pass
 from .ports import CONTROL, Ports, bodies, ports, segment_lengths
@@ -17,7 +18,7 @@ from .spec import FunctionName
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Dce(Pass):
     """Removes what no result and no effect needs; effects on local cells that nobody reads are not needed.
 

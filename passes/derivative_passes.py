@@ -1,8 +1,7 @@
 """The passes of differentiation: what linearize, transpose, gradient and jvp add to a module."""
 
-from dataclasses import dataclass
-
 from stategrad.ir import Function, Module
+from stategrad.ir.record import record
 
 from .gradient import check_args, gradient_function
 from .jvp import jvp_function
@@ -14,7 +13,7 @@ from .transpose import transpose_function
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Linearize(Pass):
     """Adds the primal half @f.fwd, which keeps residuals, and the linear half @f.lin of a function."""
 
@@ -36,7 +35,7 @@ class Linearize(Pass):
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Transpose(Pass):
     """Adds the pullback @f.T of a linear function @f."""
 
@@ -50,7 +49,7 @@ class Transpose(Pass):
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Gradient(Pass):
     """Adds @f.gradient: a function together with its pullback."""
 
@@ -78,7 +77,7 @@ class Gradient(Pass):
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class ForwardMode(Pass):
     """Adds @f.jvp: a function together with its tangents."""
 

@@ -1,13 +1,13 @@
 """Folding: constants are computed, identities applied, branches and loops of known course taken apart."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stategrad.ir import Function, Operation, Region, Row, Type, Value
 from stategrad.ir.ops.common import batch as elementwise
+from stategrad.ir.record import record
 
 from .fold_regions import REGION_RULES, forward_results, settle_carries
 from .identities import IDENTITIES, Folding
@@ -23,7 +23,7 @@ _SMALL = 16
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Fold(RewritePass):
     """Computes small constants and applies identities that are exact but for the sign of a zero (x + 0 is x).
 

@@ -5,9 +5,9 @@ cells that are overwritten before anyone looks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from stategrad.ir import Cell, Effect, Function, Operation, Region, Type, Value
+from stategrad.ir.record import record
 
 from .pipeline import register_pass
 from .ports import ports
@@ -19,7 +19,7 @@ _BY = "forward-state"
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class ForwardState(RewritePass):
     """Forwards written values to later reads, drops dead writes: left are reads at entry, writes at exit.
 

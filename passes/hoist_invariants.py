@@ -4,9 +4,9 @@ Without this, a derivative would keep one copy of such a value for every step.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from stategrad.ir import Function, Operation, Region, Value
+from stategrad.ir.record import record
 
 from .pipeline import register_pass
 from .ports import ports, with_consts
@@ -15,7 +15,7 @@ from .splat import BARRIER
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class HoistInvariants(RewritePass):
     """Moves pure operations on what a scan never changes to before the scan; results become const operands.
 

@@ -1,9 +1,9 @@
 """Invariant reads: what a loop only reads is read before it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from stategrad.ir import Cell, Derived, Effect, Function, Operation, Region, Value
+from stategrad.ir.record import record
 
 from .pipeline import register_pass
 from .ports import ports, shares_consts, with_consts
@@ -14,7 +14,7 @@ _NONE: frozenset[Cell] = frozenset()
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class HoistReads(RewritePass):
     """Moves reads of cells that a loop never changes to before the loop; the values become const operands.
 

@@ -1,16 +1,17 @@
 """What may happen between passes: verifying, printing, timing, dumping. All of them are `Hook`s."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TextIO
 
 from stategrad.ir import to_text, verify
+from stategrad.ir.record import record
 
 from .pipeline import Hook, Step
 
 
-@dataclass(frozen=True)
+@record
 class Together:
     """Several hooks as one, in order."""
 
@@ -26,7 +27,7 @@ def together(*hooks: Hook) -> Together:
     return Together(hooks)
 
 
-@dataclass(frozen=True)
+@record
 class Verify:
     """Verifies every module; what breaks a rule counts as a failure of the pass that made it."""
 
@@ -38,7 +39,7 @@ class Verify:
             verify(step.module, self.locations)
 
 
-@dataclass(frozen=True)
+@record
 class Print:
     """Prints every module that changed, under a line that names the pass."""
 
@@ -52,7 +53,7 @@ class Print:
             print(to_text(step.module, self.locations), file=self.file)
 
 
-@dataclass(frozen=True)
+@record
 class Timing:
     """Adds up the seconds that each pass took, by its text; `str` gives a table, the slowest first."""
 
@@ -67,7 +68,7 @@ class Timing:
         return "\n".join(f"{seconds * 1e3:10.3f} ms  {title}" for title, seconds in slowest)
 
 
-@dataclass(frozen=True)
+@record
 class DumpTo:
     """Writes every module to `folder`: `00-input.sg`, `01-linearize.sg`, …; line one says what made it."""
 

@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from stategrad.ir import Function, Module, Operation, Region, clone_region, reachable, walk
+from stategrad.ir.record import record
 
 from .pipeline import Pass, register_pass
 from .rebuild import Rewriter, Scope, with_functions
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Inline(Pass):
     """Puts functions that are called once, or have at most `size` operations, in the place of their calls.
 

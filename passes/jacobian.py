@@ -1,10 +1,10 @@
 """jacobian: a function and all its partial derivatives in one program, by a basis pushed through one half."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from stategrad.ir import Builder, Cell, DerivativeError, Function, IRTypeError, Module, Type, Value
+from stategrad.ir.record import record
 
 from .basis import dense
 from .derivative_passes import with_functions
@@ -194,7 +194,7 @@ def _together(of: _Of) -> tuple[_Open, dict[Block, Value]]:
 
 # ------------------------------------------------------------------------------------------------ the pass
 @register_pass
-@dataclass(frozen=True)
+@record
 class Jacobian(Pass):
     """Adds @f.jacobian: a function together with its Jacobian."""
 

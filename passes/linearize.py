@@ -10,7 +10,6 @@ exit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from stategrad.ir import (
     Cell,
@@ -19,6 +18,7 @@ from stategrad.ir import (
     Region,
     Value,
 )
+from stategrad.ir.record import record
 
 from .activity import Activity, Cells, Flags, differentiable
 from .halves import LinearizeContext
@@ -27,7 +27,7 @@ from .recompute import Silencer
 from .thread_state import Threader
 
 
-@dataclass(frozen=True)
+@record
 class Linearized:
     """A function in two halves.
 

@@ -1,12 +1,13 @@
 """Names that are not taken yet, for the cells and functions that a pass makes."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from stategrad.ir import Cell, Function, IRError, Module, Names, Region, clone_region, reachable, walk
+from stategrad.ir.record import record
 
 
-@dataclass(frozen=True)
+@record
 class Fresh:
     """Gives out names of cells and of functions. Programs mean the same whatever they are called; their text
     does not, so two cells of one module never share a name.

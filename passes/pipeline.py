@@ -5,20 +5,26 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from stategrad.ir import DerivativeError, IRError, Location, Module, Operation, to_text
+from stategrad.ir.lazy import Lazy
+from stategrad.ir.record import record
 
 from .errors import PassError, PassTextError
-from .spec import option_types, options_of, parse_specs, print_option
+from .spec import option_types, options_of, print_option
+
+if TYPE_CHECKING:
+    from . import read_specs as reader
+else:
+    reader = Lazy("stategrad.passes.read_specs")
 
 
-@dataclass(frozen=True)
 class Pass(ABC):
-    """A step from module to module. Subclasses are frozen dataclasses: their fields are the options.
+    """A step from module to module. Subclasses are records or frozen dataclasses; fields are options.
 
     `name` is what texts call it; the first line of the docstring is its help.
     """
@@ -63,7 +69,7 @@ def register_pass(cls: type[P]) -> type[P]:
     return cls
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """What a hook is told: the module after `done` (None: before the first pass), and how that came about."""
 
@@ -83,7 +89,7 @@ Hook = Callable[[Step], None]
 """Is called with the first module and after each pass; what it raises counts as a failure of that pass."""
 
 
-@dataclass(frozen=True)
+@record
 class Pipeline:
     """Passes in order. `str` gives the text that `parse_pipeline` reads."""
 
@@ -127,7 +133,7 @@ def parse_pipeline(text: str) -> Pipeline:
     Raises:
         PassTextError: there is no such pass or option, or a value does not fit.
     """
-    return Pipeline(tuple(_make(name, given) for name, given in parse_specs(text)))
+    return Pipeline(tuple(_make(name, given) for name, given in reader.parse_specs(text)))
 
 
 def _make(name: str, given: dict[str, Any]) -> Pass:

@@ -4,15 +4,15 @@ The one place where the simplifying passes know the structured operations; all e
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from stategrad.ir import Function, Operation, Region, Value
+from stategrad.ir.record import record
 
 CONTROL = -1
 """In `Ports.results`: the region result steers the operation and is none of its results."""
 
 
-@dataclass(frozen=True)
+@record
 class Ports:
     """For each region, the operand that each parameter takes and the result that each region result becomes.
 

@@ -6,7 +6,7 @@ object, so a pass that finds nothing to do gives back what it was given.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import is_
 from typing import Any
 
@@ -138,7 +138,6 @@ def with_functions(module: Module, functions: Mapping[str, Function]) -> Module:
     return Module(module.cells, functions)
 
 
-@dataclass(frozen=True)
 class RewritePass(Pass):
     """A pass that is a `Rewriter` applied to every function."""
 

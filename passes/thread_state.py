@@ -1,10 +1,10 @@
 """thread-state: every effect on every cell becomes operands and results; what is left is pure."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stategrad.ir import Builder, Cell, Effect, Function, Module, Operation, Region, StructuredOp, Type, Value
+from stategrad.ir.record import record
 
 from .names import called_functions, cell_named, with_own_locals
 from .pipeline import Pass, register_pass
@@ -228,7 +228,7 @@ def _bodies(op: Operation) -> Iterable[Region]:
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class ThreadState(Pass):
     """Turns the effects on cells into operands and results: of every function, once for all cells."""
 

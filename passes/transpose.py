@@ -8,7 +8,7 @@ exit the cotangent of what `$s` held at the entry.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from stategrad.ir import (
     Builder,
@@ -17,13 +17,14 @@ from stategrad.ir import (
     Region,
     Value,
 )
+from stategrad.ir.record import record
 
 from .activity import Cells, CotangentActivity, Flags, cotangents_asked
 from .names import Fresh, with_own_locals
 from .pullback import TransposeContext, cotangent_name
 
 
-@dataclass(frozen=True)
+@record
 class Transposed:
     """The pullback of a linear function: it returns the cotangents of those parameters that `results` lists;
     the others get none. `exit` are the cells (of the linear function) whose cotangent may be nonzero at its

@@ -1,8 +1,7 @@
 """trip-wire: one flag over all that a pure function returns, which says whether it is finite."""
 
-from dataclasses import dataclass
-
 from stategrad.ir import Builder, Function, Module, Type, Value
+from stategrad.ir.record import record
 
 from .names import called_functions
 from .pipeline import Pass, register_pass
@@ -33,7 +32,7 @@ def _all_finite(b: Builder, value: Value) -> Value:
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class TripWire(Pass):
     """Adds a flag to the results of every function that no other calls: whether all the others are finite."""
 

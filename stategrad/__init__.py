@@ -1,41 +1,49 @@
 """stategrad: differentiate and compile functions that read and write State."""
 
-from . import errors, graph, ir, nn, passes, random, transform
-from .errors import GradientError, NonFiniteError, StateError, StategradError, TraceError
-from .state import ParamState, State
-from .transform import (
-    GradientTransform,
-    ProgressBar,
-    StateFinder,
-    bounded_while_loop,
-    checkpoint,
-    checkpointed_for_loop,
-    checkpointed_scan,
-    cond,
-    eval_shape,
-    for_loop,
-    fwd_grad,
-    grad,
-    hessian,
-    hvp,
-    ifelse,
-    jacfwd,
-    jacobian,
-    jacrev,
-    jit,
-    jvp,
-    linearize,
-    make_ir,
-    remat,
-    scan,
-    stop_gradient,
-    switch,
-    value_and_grad,
-    vector_grad,
-    vjp,
-    vmap,
-    while_loop,
-)
+import gc
+
+_collects = gc.isenabled()
+gc.disable()  # what importing makes stays; to search all of JAX for garbage meanwhile would double our time
+try:
+    from . import errors, graph, ir, nn, passes, random, transform
+    from .errors import GradientError, NonFiniteError, StateError, StategradError, TraceError
+    from .state import ParamState, State
+    from .transform import (
+        GradientTransform,
+        ProgressBar,
+        StateFinder,
+        bounded_while_loop,
+        checkpoint,
+        checkpointed_for_loop,
+        checkpointed_scan,
+        cond,
+        eval_shape,
+        for_loop,
+        fwd_grad,
+        grad,
+        hessian,
+        hvp,
+        ifelse,
+        jacfwd,
+        jacobian,
+        jacrev,
+        jit,
+        jvp,
+        linearize,
+        make_ir,
+        remat,
+        scan,
+        stop_gradient,
+        switch,
+        value_and_grad,
+        vector_grad,
+        vjp,
+        vmap,
+        while_loop,
+    )
+finally:
+    if _collects:
+        gc.enable()
 
 __all__ = [
     "GradientError",

@@ -4,10 +4,11 @@ import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
+
+from stategrad.ir.record import record
 
 from . import jax_compat as compat
 from .errors import StateError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .state import State, Structure
 
 
-@dataclass(frozen=True)
+@record
 class Held:
     """What a State holds at one point of a trace: its pytree structure, the types of its leaves, and which
     version of the cell that is. A write of another type starts a new version.

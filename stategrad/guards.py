@@ -21,7 +21,6 @@ import numpy as np
 from .state import Epochs, State
 from .user_frame import is_user_file
 
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 _MISSING = object()
 
@@ -238,7 +237,13 @@ class _Attributes:
 
 @functools.cache
 def _is_users(file: str) -> bool:
-    return is_user_file(file) and not file.startswith(_LIBRARIES)
+    return is_user_file(file) and not file.startswith(_libraries())
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Where Python's own modules and installed ones lie; asking takes milliseconds."""
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 @functools.cache

@@ -3,11 +3,11 @@ shared functions for nested jits, foreign operations for everything else.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from stategrad.ir import UNKNOWN, Cell, Function, Location, Names, Type, Value, reachable
 from stategrad.ir.opdef import OpDef, register_namespace
+from stategrad.ir.record import record
 
 from . import jax_compat as compat
 from .errors import StateError
@@ -22,7 +22,7 @@ CellOf = Callable[[dict[str, Any], Type], Cell]
 _INLINED = 4
 
 
-@dataclass(frozen=True)
+@record
 class Imported:
     """An imported program.
 

@@ -5,18 +5,18 @@ The program that ran is evaluated again, operation by operation, on the operands
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stategrad.ir import Derived, Function, Location, Operation, Region, Value
 from stategrad.ir.evaluate import Machine
+from stategrad.ir.record import record
 
 from .errors import NonFiniteError
 
 
-@dataclass(frozen=True)
+@record
 class Finding:
     """The first operation that made a value that is not finite out of finite ones.
 

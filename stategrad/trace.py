@@ -3,12 +3,12 @@ for.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from stategrad.ir import Cell, Function, IRTypeError, Names, Type
+from stategrad.ir.record import record
 from stategrad.passes import with_local_cells
 
 from . import jax_compat as compat
@@ -31,7 +31,7 @@ class _Stale(Exception):
     """A body that JAX had cached reads a State as it was before: everything must be traced anew."""
 
 
-@dataclass(frozen=True)
+@record
 class Leaf:
     """One array leaf of a State."""
 
@@ -43,7 +43,7 @@ class Leaf:
         return self.state.slots[self.index]
 
 
-@dataclass(frozen=True)
+@record
 class Retyped:
     """A State that ends with another structure or type; its new leaves are results of the function."""
 
@@ -51,7 +51,7 @@ class Retyped:
     held: Held
 
 
-@dataclass(frozen=True)
+@record
 class Traced:
     """A traced function.
 

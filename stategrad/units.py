@@ -5,13 +5,14 @@ done with units goes through their own operators.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
+from stategrad.ir.record import record
 
-@dataclass(frozen=True)
+
+@record
 class Measure:
     """The unit of a leaf, and the class that joins a number and a unit to a quantity."""
 

@@ -50,8 +50,12 @@ def absolute(module: str, node: ast.ImportFrom) -> str:
 
 
 def imports_of(module: str, body: ast.AST) -> Iterator[str]:
-    """The full names of the modules that code of `module` imports; submodules taken by `from` count."""
+    """The full names of the modules that code of `module` imports, at once or at their first use; submodules
+    taken by `from` count.
+    """
     for node in ast.walk(body):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Lazy":
+            yield ast.literal_eval(node.args[0])
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

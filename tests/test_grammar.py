@@ -1,7 +1,6 @@
 """The grammar and the limits of the parser: no conflicts, no text that breaks it, linear time."""
 
 import logging
-import subprocess
 import sys
 
 import lark
@@ -47,14 +46,6 @@ def test_the_grammar_has_no_conflicts() -> None:
 def test_without_the_newline_as_a_token_conflicts_would_be_found() -> None:
     lines = [line for line in grammar_text().splitlines() if not line.startswith("_NL")]
     assert conflicts("\n".join(lines).replace("_NL?", "").replace("_NL", "") + "\n%ignore /\\s+/")
-
-
-def test_importing_does_not_build_the_tables() -> None:
-    script = (
-        "import stategrad.ir; from stategrad.ir.grammar import _parser; print(_parser.cache_info().currsize)"
-    )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout == "0\n"
 
 
 NESTED = "scan {length = 1, reverse = false} () {\n"

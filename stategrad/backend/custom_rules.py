@@ -6,7 +6,6 @@ the values that the rules are to see. A function whose rules are made of traced 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from stategrad.import_equations import Importer
 from stategrad.import_functions import is_users
 from stategrad.import_structured import register_structured
 from stategrad.ir import Cell, DerivativeError, Function, Type, Value
+from stategrad.ir.record import record
 from stategrad.passes import thread_function
 from stategrad.traced_names import function_name
 from stategrad.traced_programs import bind, open_program
@@ -30,7 +30,7 @@ Flat = Callable[..., list[Any]]
 Import = Callable[[Any, str, Callable[[dict[str, Any], Type], Cell], Sequence[Any]], Function]
 
 
-@dataclass(frozen=True)
+@record
 class Read:
     """A leaf of a State that a custom call reads. `inside`: by the function itself, not only by its rules."""
 
@@ -103,7 +103,7 @@ register_structured("custom_vjp_call", _custom)
 
 
 # ----------------------------------------------------------------------------- function and rules, traced
-@dataclass(frozen=True)
+@record
 class CustomCall:
     """One call of a function with custom rules, as JAX traced it."""
 
@@ -164,7 +164,7 @@ def closed(equation: Any, reads: Sequence[Read], tracers: Sequence[Any], import_
     return made.with_jvp() if made.call.has_jvp else made.with_vjp()
 
 
-@dataclass(frozen=True)
+@record
 class _Closed:
     call: CustomCall
     reads: Sequence[Read]

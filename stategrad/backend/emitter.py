@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jax.extend.mlir import ir
+from jaxlib.mlir import ir
 
 from stategrad import jax_compat
 from stategrad.ir import Function, Type

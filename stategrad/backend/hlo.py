@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jax.extend.mlir import ir
+from jaxlib.mlir import ir
 
 from stategrad import jax_compat
 from stategrad.ir import UNKNOWN, Function, Location, Region, Type

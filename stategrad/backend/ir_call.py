@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import Primitive
 
 from stategrad import jax_compat
 from stategrad.ir import Function, IRTypeError, walk
 from stategrad.ir import reachable as reachable_functions
+from stategrad.jax_compat import Primitive
 
 from .hlo import lower_function
 

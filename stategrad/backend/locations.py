@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jax.extend.mlir import ir
+from jaxlib.mlir import ir
 
 from stategrad import jax_compat
 from stategrad.ir import Derived, Location, Operation, Source

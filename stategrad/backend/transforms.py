@@ -1,13 +1,13 @@
 """How JAX transforms `ir_call`: each derivative is a program of its own, made once by our passes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 
 from stategrad import jax_compat
 from stategrad.ir import DerivativeError, Function, Region
+from stategrad.ir.record import record
 from stategrad.passes import (
     jvp_function,
     linearize_function,
@@ -23,7 +23,7 @@ from .ir_call import Program, ir_call_p
 Flags = tuple[bool, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Halves:
     """A linearized program: `forward` gives results and residuals, `linear` maps residuals and tangents.
 

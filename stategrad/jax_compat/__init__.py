@@ -1,9 +1,10 @@
 """All contact with JAX's internals, in one place; jax 0.10.2 up to the newest release.
 
-Nothing else in stategrad imports from `jax._src`.
+Nothing else in stategrad imports from `jax._src`. `jax.extend` has public names for some of it, but importing
+that package loads Pallas: a tenth of what `import jax` costs.
 """
 
-from jax.extend.core import Primitive
+from jax._src.core import Primitive
 
 from .lowering import (
     Array,

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from jax._src import core, source_info_util
 from jax._src.interpreters import mlir
-from jax.extend.mlir import ir as mlir_ir
-from jax.extend.mlir.dialects import func as func_dialect
+from jaxlib.mlir import ir as mlir_ir
+from jaxlib.mlir.dialects import func as func_dialect
 
 from stategrad.ir import Type
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax._src import core, dtypes, source_info_util
 from jax._src.ad_util import Zero
+from jax._src.core import Primitive
 from jax._src.interpreters import ad, batching, mlir
-from jax.extend.core import Primitive
 
 from stategrad.ir import Type
 

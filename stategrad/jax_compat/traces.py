@@ -7,9 +7,9 @@ from typing import Any
 import jax
 from jax._src import config, core, effects, source_info_util
 from jax._src.ad_util import Zero
+from jax._src.core import Primitive
 from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as pe
-from jax.extend.core import Primitive
 
 Tracer = core.Tracer
 

@@ -1,13 +1,13 @@
 """The blocks of a Jacobian or Hessian, in the containers of what was differentiated and of what it was by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from stategrad import jax_compat as compat
 from stategrad.ir import Cell, Type
+from stategrad.ir.record import record
 from stategrad.units import Measure, quantity, ratio
 
 from .selection import Selection
@@ -23,7 +23,7 @@ class _Part(NamedTuple):
     by: tuple[int | None, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Blocks:
     """The derivatives of some order, of each output by each choice of inputs, the last input running fastest.
 

@@ -14,6 +14,7 @@ from stategrad.arguments import argument_names, check_leaves, leaf_paths
 from stategrad.backend import Program
 from stategrad.errors import NonFiniteError
 from stategrad.ir import Function, IRTypeError, Module, Operation, Region, Type, to_text
+from stategrad.ir.record import record
 from stategrad.nonfinite import explain_trip, first_bad
 from stategrad.passes import Pipeline
 from stategrad.state import LOCK, Epochs
@@ -25,7 +26,7 @@ from .staging import Derived, Recipe, Staged, module_of, stage
 _KEPT = 256
 
 
-@dataclasses.dataclass(frozen=True)
+@record
 class _Compiled:
     """A program, and which of the State leaves that its trace found it reads and writes."""
 

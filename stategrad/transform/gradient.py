@@ -1,9 +1,9 @@
 """`grad` and `value_and_grad`: gradients of scalars by arguments and by what States hold on entry."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from stategrad.ir.record import record
 from stategrad.passes import Gradient
 from stategrad.trace import Traced
 
@@ -12,7 +12,7 @@ from .selection import Request
 from .staging import Derived
 
 
-@dataclass(frozen=True)
+@record
 class GradientRecipe:
     """The recipe of `grad`: the loss and its gradient by what was asked for."""
 

@@ -1,12 +1,12 @@
 """`jacrev`, `jacfwd` and `hessian`: all partial derivatives by arguments and by what States hold on entry."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from stategrad.arguments import leaf_paths
 from stategrad.errors import GradientError
 from stategrad.ir import Type
+from stategrad.ir.record import record
 from stategrad.passes import SIMPLIFY, Jacobian, Pass
 from stategrad.trace import Traced
 
@@ -18,7 +18,7 @@ from .staging import Derived
 Mode = Literal["reverse", "forward"]
 
 
-@dataclass(frozen=True)
+@record
 class JacobianRecipe:
     """The recipe of `jacrev` and `jacfwd`, and of `hessian`, which has two modes, one after the other."""
 

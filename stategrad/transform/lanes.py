@@ -1,7 +1,7 @@
 """One call of a mapped function: the function is traced for one element, and its program is batched."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from stategrad.arguments import argument_names, check_leaves, function_name, leaf_paths
 from stategrad.backend.transforms import batched
 from stategrad.errors import StateError, TraceError
+from stategrad.ir.record import record
 from stategrad.random import RandomState
 from stategrad.state import State
 from stategrad.structure import Structure
@@ -24,7 +25,7 @@ from .staging import Staged, stage
 States = tuple[State, ...]
 
 
-@dataclass(frozen=True)
+@record
 class MapOptions:
     """What is mapped: the options of `vmap`."""
 
@@ -131,7 +132,7 @@ def _same(x: Any) -> jax.ShapeDtypeStruct:
 
 
 # ------------------------------------------------------------------------------------------------ one element
-@dataclass(frozen=True)
+@record
 class Lane:
     """The function for one element. Its results are those of the function, and what `kept` hold at the end,
     in these structures.
@@ -170,7 +171,7 @@ class Lane:
         return tuple(dict.fromkeys(leaf.state for leaf in self.staged.outputs))
 
 
-@dataclass(frozen=True)
+@record
 class Found:
     """A result of the batched program; what `differs` between the elements carries the axis."""
 

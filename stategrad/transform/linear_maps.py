@@ -1,7 +1,6 @@
 """What `vjp` and `linearize` give to be called later: linear functions that hold residuals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from stategrad import jax_compat as compat
 from stategrad.backend import Program
 from stategrad.backend.transforms import transposed
 from stategrad.errors import GradientError
+from stategrad.ir.record import record
 from stategrad.units import Measure
 from stategrad.user_frame import user_line
 
@@ -19,7 +19,7 @@ from .point import Point
 from .pure import Halves, explained
 
 
-@dataclass(frozen=True)
+@record
 class Kind:
     """What the linear functions of equal functions and equal requests share."""
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from stategrad.errors import TraceError
+from stategrad.ir.record import record
 from stategrad.user_frame import user_line
 
 from .eager import run
@@ -116,7 +117,7 @@ def checkpointed_for_loop(
 
 
 # ------------------------------------------------------------------------------------------------ options
-@dataclass(frozen=True)
+@record
 class _Options:
     """What a loop is called with, beside its body and values; with `base`, chunks are computed again."""
 
@@ -127,7 +128,7 @@ class _Options:
     base: int | None = None
 
 
-@dataclass(frozen=True)
+@record
 class _Plan:
     """How a loop of `length` steps runs: one turn makes `chunk` steps, written out, or with `base` as a loop
     that the backward pass computes again.

@@ -1,7 +1,7 @@
 """Tangents and cotangents: what the user gives, checked leaf by leaf, and what the user gets."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from stategrad import jax_compat as compat
 from stategrad.errors import GradientError
 from stategrad.ir import Type
+from stategrad.ir.record import record
 from stategrad.state import State
 from stategrad.units import Measure, measured, product, quantity, ratio, taken_apart
 from stategrad.user_frame import user_line
@@ -21,7 +22,7 @@ from .wanted import WantedStates
 _FLOAT0 = jax.dtypes.float0
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """One array that a program takes or gives.
 
@@ -69,7 +70,7 @@ class Place:
         return jnp.zeros(self.type.shape, compat.jax_dtype(self.type.dtype))
 
 
-@dataclass(frozen=True)
+@record
 class Part:
     """A pytree of places: one argument, the value of a function, the value of one State."""
 
@@ -120,7 +121,7 @@ class Part:
                 yield place, array, product(unit, measure)
 
 
-@dataclass(frozen=True)
+@record
 class StateParts:
     """A container of States as the user gave it, and the part for each State in it.
 
@@ -206,7 +207,7 @@ def _shown(given: Any) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ both sides
-@dataclass(frozen=True)
+@record
 class Inputs:
     """What is differentiated by.
 
@@ -242,7 +243,7 @@ class Inputs:
         return by_args if self.states is None else (states, by_args)
 
 
-@dataclass(frozen=True)
+@record
 class Outputs:
     """What is differentiated: the value of a function, and what some States hold at its end."""
 

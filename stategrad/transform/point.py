@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +11,7 @@ from stategrad import jax_compat as compat
 from stategrad.arguments import identifier
 from stategrad.backend import Program
 from stategrad.ir import Cell, Names, Type, to_text
+from stategrad.ir.record import record
 from stategrad.state import LOCK, Epochs, State
 from stategrad.structure import Structure
 from stategrad.trace import Leaf, Traced, trace
@@ -29,7 +29,7 @@ _KEPT = 256
 _pure: dict[Any, Pure] = {}
 
 
-@dataclass(frozen=True)
+@record
 class Ran:
     """What a run gave: the leaves of what the function returned, the derivatives after them, and everything
     that can be a residual.
@@ -40,7 +40,7 @@ class Ran:
     values: list[Any]
 
 
-@dataclass(frozen=True)
+@record
 class Point:
     """A traced function with its arguments.
 

@@ -4,7 +4,6 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 
 from stategrad import jax_compat as compat
 from stategrad.errors import TraceError
+from stategrad.ir.record import record
 from stategrad.traced_programs import bind, open_program
 from stategrad.user_frame import user_line
 
@@ -22,7 +22,7 @@ _REPORTS = 20
 _WIDTH = 20
 
 
-@dataclass(frozen=True)
+@record
 class ProgressBar:
     """Shows on standard error how far a loop is: the `pbar` of loops. Results and gradients stay as they are.
 

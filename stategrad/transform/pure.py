@@ -6,12 +6,13 @@ result that threading comes first; and a final State is a result like any other.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from stategrad.backend import Program
 from stategrad.errors import GradientError
 from stategrad.ir import Cell, DerivativeError, Function, Region, Value
+from stategrad.ir.record import record
 from stategrad.passes import (
     canonicalise_function,
     gradient_function,
@@ -23,7 +24,7 @@ from stategrad.passes import (
 from stategrad.trace import Traced
 
 
-@dataclass(frozen=True)
+@record
 class Halves:
     """A program in two halves.
 
@@ -40,7 +41,7 @@ class Halves:
     results: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Pure:
     """The effect-free twin of a traced function.
 

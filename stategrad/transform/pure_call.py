@@ -1,12 +1,12 @@
 """A call of a function with States as a pure function, for transforms that know nothing of States."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from stategrad.errors import GradientError
+from stategrad.ir.record import record
 from stategrad.state import State
 from stategrad.structure import Structure
 from stategrad.trace import Leaf
@@ -50,7 +50,7 @@ class PerState:
         return cls(each)
 
 
-@dataclass(frozen=True)
+@record
 class Container:
     """The container of States, as a user's transform sees it.
 
@@ -90,7 +90,7 @@ class Container:
         return self.wanted.fill([found[s] for s in self.wanted.states])
 
 
-@dataclass(frozen=True)
+@record
 class Forms:
     """The pytrees that a user's transform sees: with quantities, or with their mantissas only.
 

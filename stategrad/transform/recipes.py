@@ -1,13 +1,12 @@
 """The recipe of `jit`: the function itself."""
 
-from dataclasses import dataclass
-
+from stategrad.ir.record import record
 from stategrad.trace import Traced
 
 from .staging import Derived
 
 
-@dataclass(frozen=True)
+@record
 class AsIs:
     """What is made of a traced function is that function."""
 

@@ -1,7 +1,6 @@
 """What a derivative is taken of and by, and how its parts are put together for the user."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +11,7 @@ from stategrad import jax_compat as compat
 from stategrad.arguments import Hidden
 from stategrad.errors import GradientError
 from stategrad.ir import Cell, Type
+from stategrad.ir.record import record
 from stategrad.state import State
 from stategrad.structure import Structure
 from stategrad.trace import Traced
@@ -22,7 +22,7 @@ from .wanted import WantedStates, is_sequence, resolve_argnums
 LEAF = jax.tree.structure(0)
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """What the user asked for: by which States and arguments, and what to return beside the derivatives."""
 
@@ -70,7 +70,7 @@ class Request:
         return Selection(self, traced, *_arguments(self, traced), by_states)
 
 
-@dataclass(frozen=True)
+@record
 class ByState:
     """A State to differentiate by, as it is on entry.
 
@@ -93,7 +93,7 @@ class ByState:
         return self.structure.build(leaves, statics=False)
 
 
-@dataclass(frozen=True)
+@record
 class Selection:
     """A request in terms of a traced function.
 

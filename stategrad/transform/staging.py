@@ -3,12 +3,12 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stategrad.backend import Program
 from stategrad.errors import GradientError
 from stategrad.ir import DerivativeError, Function, Module
+from stategrad.ir.record import record
 from stategrad.passes import (
     CANONICALISE,
     SIMPLIFY,
@@ -24,7 +24,7 @@ from stategrad.passes import (
 from stategrad.trace import Leaf, Retyped, Traced
 
 
-@dataclass(frozen=True)
+@record
 class Derived:
     """What a transform makes of a traced function.
 
@@ -48,7 +48,7 @@ class Recipe(Protocol):
     def derive(self, traced: Traced) -> Derived: ...
 
 
-@dataclass(frozen=True)
+@record
 class Staged:
     """A program with its bindings. Its operands are the values of `inputs`, `captured`, and the argument
     leaves; its results those of the entry function, and then the new values of `outputs`.

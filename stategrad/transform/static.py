@@ -2,14 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from stategrad.arguments import Hidden
 from stategrad.errors import TraceError
+from stategrad.ir.record import record
 
 
-@dataclass(frozen=True)
+@record
 class Static:
     """Which arguments of a function are static, by position and by name."""
 

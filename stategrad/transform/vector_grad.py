@@ -1,11 +1,11 @@
 """`vector_grad`: one pullback of ones, for functions with any number of real results."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from stategrad.arguments import leaf_paths
 from stategrad.errors import GradientError
+from stategrad.ir.record import record
 from stategrad.passes import Gradient
 from stategrad.trace import Traced
 
@@ -14,7 +14,7 @@ from .selection import Request, Selection
 from .staging import Derived
 
 
-@dataclass(frozen=True)
+@record
 class VectorGradientRecipe:
     """The recipe of `vector_grad`: the value, and the pullback of ones by what was asked for."""
 

@@ -2,13 +2,13 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from stategrad.errors import GradientError
 from stategrad.graph import FlatStates, NestedStates
+from stategrad.ir.record import record
 from stategrad.state import State
 
 
@@ -41,7 +41,7 @@ def resolve_argnums(argnums: Any, count: int, name: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
+@record
 class WantedStates:
     """The States to differentiate by, and the container that their gradients are given in.
 
@@ -68,7 +68,7 @@ class WantedStates:
         return _fill(self.form, iter(gradients))
 
 
-@dataclass(frozen=True)
+@record
 class _Node:
     """A container of the user's: its kind, and what stands for its entries."""
 
