@@ -59,6 +59,16 @@ class StructuredOp(OpDef):
         """
 
     @abstractmethod
+    def demand(
+        self, walk: Any, op: Operation, wanted: tuple[bool, ...], cells: frozenset[Cell]
+    ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
+        """Of which operands somebody wants the tangent, and of which touched cells at its entry, if that of
+        the results flagged in `wanted` is, and that of `cells` afterwards.
+
+        `walk.region(region, wanted, cells)` answers the same for a region.
+        """
+
+    @abstractmethod
     def linearize(self, ctx: Any, op: Operation) -> None:
         """Emits the primal half with residuals and the linear half."""
 

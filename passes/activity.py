@@ -5,7 +5,9 @@ The two walks look at a region once per question and remember the answer; loops 
 program is built once, however deep its loops, and what the walks say is never less than what is built.
 """
 
-from stategrad.ir import Cell, Effect, Operation, Region, Row, StructuredOp, Value, Zero
+from stategrad.ir import Cell, Effect, Operation, Region, StructuredOp, Value
+
+from .demand import Everything, is_constant
 
 Flags = tuple[bool, ...]
 Cells = frozenset[Cell]
@@ -17,9 +19,10 @@ def differentiable(cell: Cell) -> bool:
 
 
 class Activity:
-    """The walk of linearize: tangents forward."""
+    """The walk of linearize: tangents forward, without those that nobody wants."""
 
-    def __init__(self) -> None:
+    def __init__(self, demand: Everything) -> None:
+        self.demand = demand
         self._known: dict[tuple[Region, Flags, Cells], tuple[Flags, Cells]] = {}
 
     def region(self, region: Region, active: Flags, cells: Cells) -> tuple[Flags, Cells]:
@@ -36,42 +39,40 @@ class Activity:
 
     def _walk(self, region: Region, active: Flags, cells: Cells) -> tuple[Flags, Cells]:
         live = {v for v, a in zip(region.params, active, strict=True) if a}
-        now = set(cells)
+        now, wants = set(cells), self.demand
         for op in region.operations:
             if isinstance(op.opdef, StructuredOp):
                 self._structured(op.opdef, op, live, now)
             elif op.effects:
-                tangents_of_effect(op, live, now)
+                tangents_of_effect(op, live, now, wants)
             elif not live.isdisjoint(op.operands) and not is_constant(op):
-                live.update(r for r in op.results if r.type.differentiable)
+                live.update(r for r in op.results if r.type.differentiable and wants.value(r))
         now.difference_update(region.locals)
-        return tuple(v in live for v in region.results), frozenset(now)
+        return wants.results(region, [v in live for v in region.results]), frozenset(now)
 
     def _structured(self, rules: StructuredOp, op: Operation, live: set[Value], now: set[Cell]) -> None:
-        touched = frozenset(c for c in op.effects if c in now)
-        flags = tuple(v in live for v in op.operands)
+        touched = self.demand.cells(op, frozenset(c for c in op.effects if c in now))
+        flags = self.demand.operands(op, tuple(v in live for v in op.operands))
+        now.difference_update(op.effects)
         if touched or any(flags):
             results, exit = rules.activity(self, op, flags, touched)
-            live.update(v for v, flag in zip(op.results, results, strict=True) if flag)
-            now.difference_update(op.effects)
+            live.update(
+                v for v, flag in zip(op.results, results, strict=True) if flag and self.demand.value(v)
+            )
             now.update(exit)
 
 
-def tangents_of_effect(op: Operation, live: set[Value], now: set[Cell]) -> None:
+def tangents_of_effect(op: Operation, live: set[Value], now: set[Cell], wants: Everything) -> None:
     """What one effect does to the live values and the cells with a nonzero shadow."""
     ((cell, effect),) = op.effects.items()
+    active = bool(op.operands) and op.operands[0] in live and wants.effect(op)
     if effect in (Effect.READ, Effect.TAKE):
-        if cell in now:
+        if cell in now and wants.value(op.results[0]):
             live.update(op.results)
-    elif op.operands[0] in live:
+    elif active:
         now.add(cell)
-    if effect == Effect.TAKE or (effect == Effect.WRITE and op.operands[0] not in live):
+    if effect == Effect.TAKE or (effect == Effect.WRITE and not active):
         now.discard(cell)
-
-
-def is_constant(op: Operation) -> bool:
-    """Whether its row says that the derivative is zero wherever it exists."""
-    return isinstance(op.opdef, Row) and isinstance(op.opdef.derivative, Zero)
 
 
 class LinearPart:

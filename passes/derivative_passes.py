@@ -24,13 +24,17 @@ class Linearize(Pass):
     """The cells whose value on entry is differentiated by."""
     args: tuple[int, ...] = ()
     """The arguments that are differentiated by."""
+    results: tuple[int, ...] | None = None
+    """The results of which the tangents are wanted; by default those of all, and of all cells at the end."""
+    final: tuple[CellName, ...] = ()
+    """With `results`, the cells of which the tangents at the end are wanted."""
 
     def run(self, module: Module) -> Module:
-        function = function_named(module, self.of)
+        function, find = function_named(module, self.of), cell_named(module)
         check_args(function, self.args)
         flags = [i in self.args for i in range(len(function.params))]
-        cells = list(map(cell_named(module), self.wrt))
-        made = linearize_function(function, flags, cells, Fresh.in_module(module))
+        wrt, final = list(map(find, self.wrt)), list(map(find, self.final))
+        made = linearize_function(function, flags, wrt, Fresh.in_module(module), self.results, final)
         return with_functions(module, made.fwd, made.lin)
 
 

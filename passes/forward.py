@@ -6,9 +6,10 @@ from typing import NamedTuple
 from stategrad.ir import Function, Operation, Region, StructuredOp, Value
 
 from .activity import Cells, Flags
+from .demand import Everything
 from .halves import LinearizeContext
 from .linearize import Linearizer
-from .names import Fresh, with_own_locals
+from .names import Fresh
 from .routing import Together
 
 
@@ -25,8 +26,8 @@ class Twin(NamedTuple):
 class Forwarder(Linearizer):
     """One run of forward mode: each function gets one twin for each pattern of activity."""
 
-    def __init__(self, names: Fresh) -> None:
-        super().__init__(names)
+    def __init__(self, names: Fresh, demand: Everything) -> None:
+        super().__init__(names, demand)
         self._twins: dict[tuple[Function, Flags, Cells], Twin] = {}
 
     def region(self, region: Region, active: Flags, cells: Cells) -> "ForwardContext":
@@ -44,7 +45,7 @@ class Forwarder(Linearizer):
         return found
 
     def _make(self, function: Function, active: Flags, cells: Cells) -> Twin:
-        inner = self.region(with_own_locals(function.body), active, cells)
+        inner = self.region(self.body(function), active, cells)
         live = [i for i, t in enumerate(inner.result_tangents) if t is not None]
         params = [*inner.params, *(p for p in inner.tangent_params if p is not None)]
         region = inner.whole(params, [*inner.results, *map(inner.result_tangent, live)])

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from stategrad.ir import Builder, Cell, Function, IRTypeError, Value
 
+from .demand import Everything, demand_of
 from .linearize import LinearizeContext, Linearizer, check_active
 from .local_cells import with_local_cells
-from .names import Fresh, with_own_locals
+from .names import Fresh
 from .transpose import TransposeContext, Transposer
 
 
@@ -34,7 +35,7 @@ def gradient_function(
     results = differentiable_results(function) if results is None else results
     check_results(function, results, final_cells)
     names = Fresh.beside(function, cells=(*cells, *final_cells))
-    forward = Forward(function, args, cells, names)
+    forward = Forward(function, args, cells, names, demand_of(function.body, results, final_cells))
     halves, transposer = forward.halves, Transposer(names)
     given = [Value(function.results[i].type, f"ct_{function.results[i].name}") for i in results]
     final = [Value(c.type, f"ct_{c.name}") for c in final_cells]
@@ -72,12 +73,19 @@ def gradient_function(
 class Forward:
     """The halves of a function, open, and what drivers ask of them."""
 
-    def __init__(self, function: Function, args: Sequence[int], cells: Sequence[Cell], names: Fresh) -> None:
+    def __init__(
+        self,
+        function: Function,
+        args: Sequence[int],
+        cells: Sequence[Cell],
+        names: Fresh,
+        demand: Everything,
+    ) -> None:
         check_args(function, args)
         flags = tuple(i in args for i in range(len(function.params)))
-        self.run = Linearizer(names)
+        self.run = Linearizer(names, demand)
         active = check_active(function, flags, cells)
-        self.halves: LinearizeContext = self.run.region(with_own_locals(function.body), flags, active)
+        self.halves: LinearizeContext = self.run.region(self.run.body(function), flags, active)
 
     @property
     def tangent_params(self) -> list[Value]:

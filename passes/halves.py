@@ -32,6 +32,7 @@ class LinearizeContext:
         b: RoutingBuilder | Together | None = None,
     ) -> None:
         self.walk = run.activity
+        self._wants = run.demand
         self.b = b or RoutingBuilder()
         self.params = [Value(v.type, v.name) for v in region.params]
         self.tangent_params = [
@@ -69,12 +70,14 @@ class LinearizeContext:
             else:
                 self._row(op)
         self.results = [b.settle(self._primal[v]) for v in region.results]
-        self.result_tangents = [self._tangent.get(v) for v in region.results]
+        found = [self._tangent.get(v) for v in region.results]
+        flags = self._wants.results(region, [t is not None for t in found])
+        self.result_tangents = [t if flag else None for t, flag in zip(found, flags, strict=True)]
         self.exit = frozenset(self._cells.difference(region.locals))
 
     def _row(self, op: Operation) -> None:
         operands = self.operands(op)
-        if self._tangent.keys().isdisjoint(op.operands):
+        if self._tangent.keys().isdisjoint(op.operands) or not self._wants.any(op.results):
             self._bind(op, self.b.place(_with(op, operands)), {})
             return
         self.b.at(self.by, op.location)
@@ -95,7 +98,10 @@ class LinearizeContext:
             self._forget([cell])
         if effect == Effect.WRITE:
             self._held[cell] = self._primal[op.operands[0]]
-        tangent = self._tangent.get(op.operands[0]) if op.operands else None
+        if effect == Effect.READ and not self._wants.value(op.results[0]):
+            self._bind(op, results, {})
+            return
+        tangent = self._tangent.get(op.operands[0]) if op.operands and self._wants.effect(op) else None
         self._bind(op, results, self._tangent_effect(op, cell, effect, tangent))
 
     def _tangent_effect(
@@ -117,12 +123,21 @@ class LinearizeContext:
         return {}
 
     def _structured(self, rules: StructuredOp, op: Operation) -> None:
+        self._clear_unwanted(op)
         if any(self.flags(op)) or self.active(op):
             self.b.location = op.location  # of what the rule reads for the linear half
             self._rule(rules, op)
         else:
             self._bind(op, self.primal_copy(op), {})
             self._forget(c for c, e in op.effects.items() if e.changes)
+
+    def _clear_unwanted(self, op: Operation) -> None:
+        """Makes the shadows zero that the operation is to leave alone, as nobody wants their tangents."""
+        active = self.active(op)
+        for cell in op.effects:
+            if cell in active and cell not in self._wants.cells(op, active):
+                self.b.linear.at(self.by, op.location).take(cell=self._run.shadow(cell))
+                self._cells.discard(cell)
 
     def _rule(self, rules: StructuredOp, op: Operation) -> None:
         rules.linearize(self, op)
@@ -132,8 +147,9 @@ class LinearizeContext:
             new.name = new.name or old.name
             self._primal[old] = new
         for i, tangent in tangents.items():
-            tangent.name = tangent.name or _tangent_name(op.results[i])
-            self._tangent[op.results[i]] = tangent
+            if self._wants.value(op.results[i]):
+                tangent.name = tangent.name or _tangent_name(op.results[i])
+                self._tangent[op.results[i]] = tangent
 
     def _checked(self, op: Operation, tangent: Value) -> Value:
         if tangent not in self.b.linear.tangents and tangent not in self.b.sources:
@@ -151,12 +167,13 @@ class LinearizeContext:
         return [self._primal[v] for v in op.operands]
 
     def tangents(self, op: Operation) -> list[Value | None]:
-        """The tangents of the operands, None where they are zero."""
-        return [self._tangent.get(v) for v in op.operands]
+        """The tangents of the operands, None where they are zero or the operation need not have them."""
+        flags = self.flags(op)
+        return [self._tangent[v] if flag else None for v, flag in zip(op.operands, flags, strict=True)]
 
     def flags(self, op: Operation) -> Flags:
-        """Which operands have tangents."""
-        return tuple(v in self._tangent for v in op.operands)
+        """Which operands have tangents that the operation needs."""
+        return self._wants.operands(op, tuple(v in self._tangent for v in op.operands))
 
     def active(self, op: Operation) -> Cells:
         """The cells among those that the operation touches whose shadow may be nonzero now."""

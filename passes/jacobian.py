@@ -7,6 +7,7 @@ from stategrad.ir import Builder, Cell, DerivativeError, Function, IRTypeError, 
 from stategrad.ir.record import record
 
 from .basis import dense
+from .demand import demand_of
 from .derivative_passes import with_functions
 from .gradient import Forward, differentiable_results
 from .inline import inline_function
@@ -102,7 +103,8 @@ def _block_type(result: Type, by: Type, mode: Mode) -> Type:
 # ------------------------------------------------------------------------------------------------ one half
 def _by_halves(of: _Of, mode: Mode, names: Fresh) -> tuple[_Open, dict[Block, Value]]:
     """The primal half, and the derivatives by a basis that is pushed through the other half."""
-    forward = Forward(of.function, of.args, of.cells, names)
+    demand = demand_of(of.function.body, of.results, ())
+    forward = Forward(of.function, of.args, of.cells, names, demand)
     halves, b = forward.halves, forward.continued()
     live = [i for i, r in enumerate(of.results) if halves.result_tangents[r] is not None]
     make = _pullback if mode == "reverse" else _tangents

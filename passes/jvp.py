@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from stategrad.ir import Builder, Cell, Function, IRTypeError, Value
 
+from .demand import demand_of
 from .forward import Forwarder
 from .gradient import check_args, check_results, differentiable_results
 from .linearize import check_active
 from .local_cells import with_local_cells
-from .names import Fresh, with_own_locals
+from .names import Fresh
 
 
 def jvp_function(
@@ -37,8 +38,8 @@ def jvp_function(
     flags = tuple(i in args for i in range(len(function.params)))
     active = check_active(function, flags, cells)
     names = Fresh.beside(function, cells=(*cells, *final_cells))
-    run = Forwarder(names)
-    inner = run.region(with_own_locals(function.body), flags, active)
+    run = Forwarder(names, demand_of(function.body, results, final_cells))
+    inner = run.region(run.body(function), flags, active)
 
     seeds = [Value(c.type, f"d_{c.name}") for c in cells]
     b = Builder()

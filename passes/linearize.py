@@ -21,6 +21,7 @@ from stategrad.ir import (
 from stategrad.ir.record import record
 
 from .activity import Activity, Cells, Flags, differentiable
+from .demand import EVERYTHING, Everything, demand_of
 from .halves import LinearizeContext
 from .names import Fresh, with_own_locals
 from .recompute import Silencer
@@ -47,18 +48,28 @@ class Linearized:
 
 
 def linearize_function(
-    function: Function, args: Sequence[bool], cells: Iterable[Cell] = (), names: Fresh | None = None
+    function: Function,
+    args: Sequence[bool],
+    cells: Iterable[Cell] = (),
+    names: Fresh | None = None,
+    results: Sequence[int] | None = None,
+    final_cells: Iterable[Cell] = (),
 ) -> Linearized:
     """The two halves of a function, differentiated by the flagged arguments and by what `cells` hold on
     entry.
 
+    Args:
+        results: the results of which the tangents are wanted; by default those of all, and of what all cells
+            hold at the end. Otherwise those of `final_cells` are, and the shadows of others mean nothing.
+
     Raises:
         IRTypeError: an argument or cell is not differentiable, or the flags do not match the parameters.
-        DerivativeError: something on the way has no derivative.
+        DerivativeError: something on the way to what is wanted has no derivative.
     """
-    wanted = check_active(function, args, cells)
-    run = Linearizer(names or Fresh.beside(function, cells=wanted))
-    return run.function(function, tuple(args), wanted)
+    active = check_active(function, args, cells)
+    demand = EVERYTHING if results is None else demand_of(function.body, results, final_cells)
+    run = Linearizer(names or Fresh.beside(function, cells=active), demand)
+    return run.function(function, tuple(args), active)
 
 
 def check_active(function: Function, args: Sequence[bool], cells: Iterable[Cell]) -> Cells:
@@ -82,9 +93,10 @@ def check_active(function: Function, args: Sequence[bool], cells: Iterable[Cell]
 class Linearizer:
     """One run: its shadow cells are fresh, and a function is linearized once for each pattern of activity."""
 
-    def __init__(self, names: Fresh) -> None:
+    def __init__(self, names: Fresh, demand: Everything = EVERYTHING) -> None:
         self.names = names
-        self.activity = Activity()
+        self.demand = demand
+        self.activity = Activity(demand)
         self.threader = Threader(rename=names.functions.fresh)
         self.silencer = Silencer(names.functions.fresh)
         self.shadows: dict[Cell, Cell] = {}
@@ -104,6 +116,12 @@ class Linearizer:
         made.run_all(region)
         return made
 
+    def body(self, function: Function) -> Region:
+        """The body of a function, with local cells of its own."""
+        found = with_own_locals(function.body)
+        self.demand.same_of(function.body, found)
+        return found
+
     def function(self, function: Function, active: Flags, cells: Cells) -> Linearized:
         """The two halves of a function for this pattern of activity."""
         key = function, active, cells
@@ -113,7 +131,7 @@ class Linearizer:
         return found
 
     def _linearize(self, function: Function, active: Flags, cells: Cells) -> Linearized:
-        halves = self.region(with_own_locals(function.body), active, cells)
+        halves = self.region(self.body(function), active, cells)
         results = [i for i, t in enumerate(halves.result_tangents) if t is not None]
         forwarded: dict[Value, int | Cell] = {}
         saved: dict[Value, int] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stategrad.ir.ops import call, cond, remat, scan
-from stategrad.passes import activity, linearize, thread_state, transpose
+from stategrad.passes import activity, demand, linearize, thread_state, transpose
 from tests.fuzz import failure
 from tests.random_programs import random_program
 
@@ -85,8 +85,34 @@ MISTAKES = {
     "activity: an accumulated tangent is overlooked": (
         activity,
         "tangents_of_effect",
-        "elif op.operands[0] in live:",
-        "elif op.operands[0] in live and effect == Effect.WRITE:",
+        "elif active:",
+        "elif active and effect == Effect.WRITE:",
+    ),
+    "demand: an accumulated tangent is overlooked": (
+        demand.Demand,
+        "_effect",
+        "if effect in (Effect.WRITE, Effect.ACCUMULATE) and cell in now:",
+        "if effect == Effect.WRITE and cell in now:",
+    ),
+    "demand: loops find no fixpoint over cells": (SCAN, "demand", "and entry <= cells", ""),
+    "demand: loops find no fixpoint over the carry": (SCAN, "demand", "grown == wanted and entry", "entry"),
+    "demand: a loop of no steps wants what its body does": (
+        SCAN,
+        "demand",
+        'entry if op.attributes["length"] else cells',
+        "entry",
+    ),
+    "demand: what nobody wants stays in its shadow": (
+        linearize.LinearizeContext,
+        "_clear_unwanted",
+        "self.b.linear.at(self.by, op.location).take(cell=self._run.shadow(cell))",
+        "pass",
+    ),
+    "demand: the copy of a function is not asked": (
+        demand.Demand,
+        "same_of",
+        "self.region(copy, wanted, cells)",
+        "pass",
     ),
     "forward: a loop of no steps has its body's end": (
         SCAN,

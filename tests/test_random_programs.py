@@ -48,6 +48,17 @@ def test_forward_mode_through_unbounded_loops(some):
         checks.tangents(program)
 
 
+@pytest.mark.parametrize("some", seeds(200, 50))
+def test_what_nobody_wants_is_left_out(some):
+    each(some, checks.some_wanted)
+
+
+@pytest.mark.parametrize("some", seeds(200, 100))
+def test_an_unbounded_loop_is_in_the_way_of_what_needs_it_only(some):
+    reached = [checks.some_wanted(random_program(seed, unbounded=True)) for seed in some]
+    assert 0 < sum(reached) < len(reached)
+
+
 @pytest.mark.parametrize("some", seeds(60, 15))
 def test_every_pass_makes_well_formed_programs(some):
     each(some, checks.well_formed)

@@ -53,6 +53,11 @@ class Call(StructuredOp):
     ) -> tuple[Flags, frozenset[Cell]]:
         return walk.region(op.attributes["callee"].body, linear, given, cells)
 
+    def demand(
+        self, walk: Any, op: Operation, wanted: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        return walk.region(op.attributes["callee"].body, wanted, cells)
+
     def linearize(self, ctx: Any, op: Operation) -> None:
         operands, n = ctx.operands(op), len(op.results)
         callee = ctx.function(op.attributes["callee"], ctx.flags(op), ctx.active(op))

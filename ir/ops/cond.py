@@ -63,6 +63,12 @@ class Cond(StructuredOp):
         flags, exit = _union([walk.region(r, linear[1:], given, cells) for r in op.regions])
         return (False, *flags), exit
 
+    def demand(
+        self, walk: Any, op: Operation, wanted: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        flags, entry = _union([walk.region(r, wanted, cells) for r in op.regions])
+        return (False, *flags), entry
+
     # -------------------------------------------------------------------------------------------- derivatives
     def linearize(self, ctx: Any, op: Operation) -> None:
         index, *args = ctx.operands(op)

@@ -37,6 +37,11 @@ class Remat(StructuredOp):
         ctx.hold(changed, results[n:])
         ctx.bind(op, results[:n])
 
+    def demand(
+        self, walk: Any, op: Operation, wanted: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        return walk.region(op.regions[0], wanted, cells)
+
     # -------------------------------------------------------------------------------------------- derivatives
     def activity(
         self, walk: Any, op: Operation, active: Flags, cells: frozenset[Cell]

@@ -118,6 +118,18 @@ class Scan(StructuredOp):
         k = op.attributes["carry"]
         return found.flags[:k] + found.results[k:], found.exit if op.attributes["length"] else found.cells
 
+    def demand(
+        self, walk: Any, op: Operation, wanted: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        (body,) = op.regions
+        k = op.attributes["carry"]
+        while True:
+            params, entry = walk.region(body, wanted, cells)
+            grown = tuple(w or (i < k and params[i]) for i, w in enumerate(wanted))
+            if grown == wanted and entry <= cells:
+                return wanted[:k] + params[k:], entry if op.attributes["length"] else cells
+            wanted, cells = grown, cells | entry
+
     # -------------------------------------------------------------------------------------------- derivatives
     def linearize(self, ctx: Any, op: Operation) -> None:
         (body,) = op.regions

@@ -121,6 +121,20 @@ class While(StructuredOp):
                 return active, cells
             active, cells = carry + active[k:], cells | asked | exit
 
+    def demand(
+        self, walk: Any, op: Operation, wanted: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        """`cells` become those wanted after the condition was asked, `before` are those wanted then."""
+        condition, body = op.regions
+        k = op.attributes["carry"]
+        while True:
+            asked, before = walk.region(condition, (False,), cells)
+            params, entry = walk.region(body, wanted, before)
+            carry = tuple(w or a or p for w, a, p in zip(wanted, asked[:k], params[:k], strict=True))
+            if carry == wanted and entry <= cells:
+                return carry + asked[k:] + params[k:], before
+            wanted, cells = carry, cells | entry
+
     def cotangent_activity(
         self, walk: Any, op: Operation, linear: Flags, given: Flags, cells: frozenset[Cell]
     ) -> tuple[Flags, frozenset[Cell]]:

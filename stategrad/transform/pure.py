@@ -114,7 +114,7 @@ class Pure:
         def make() -> Halves:
             flags = [i in active for i in range(len(self.function.params))]
             try:
-                made = linearize_function(self.function, flags)
+                made = linearize_function(self.function, flags, results=results)
             except DerivativeError:
                 if transposable:
                     raise
