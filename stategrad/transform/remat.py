@@ -12,6 +12,7 @@ from stategrad.errors import TraceError
 from stategrad.user_frame import user_line
 
 from .bound import without_self
+from .loop_checks import named_as
 from .static import Static
 
 
@@ -36,11 +37,11 @@ class Checkpointed:
             args, kwargs = self._static.hide(args, kwargs)
 
         # A new function each time: JAX keeps bodies by identity, and what this one closes over may change.
-        def fresh(args: Any, kwargs: Any) -> Any:
+        def fresh(*args: Any, **kwargs: Any) -> Any:
             given, named = shown((args, kwargs))
             return self._fn(*given, **named)
 
-        return jax.checkpoint(fresh, **self._options)(args, kwargs)
+        return jax.checkpoint(named_as(self._fn, fresh), **self._options)(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
