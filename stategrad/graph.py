@@ -12,6 +12,9 @@ from .state import State
 
 T = TypeVar("T")
 
+METHODS = "__stategrad_methods__"
+"""The attribute in which an object keeps its transformed methods; what it holds is no part of the object."""
+
 
 class FlatStates(dict[Path, T]):
     """What belongs to each State (the State itself, its gradient, …) by its path, in the order of the object.
@@ -101,7 +104,9 @@ def _attributes(node: Any) -> dict[str, Any]:
         for name in _slots(cls)
         if not name.startswith("__") and hasattr(node, name)
     }
-    return found | getattr(node, "__dict__", {})
+    found |= getattr(node, "__dict__", {})
+    found.pop(METHODS, None)
+    return found
 
 
 def _slots(cls: type) -> tuple[str, ...]:

@@ -1,35 +1,62 @@
-"""Transformed functions as methods: one transformed function for each object, kept as long as the object."""
+"""Transformed functions as methods: one transformed function for each object, kept as long as the object.
 
-import weakref
+Argument numbers and axes are those of the bound method, whether a transform is a decorator in the class or is
+applied to `obj.method`: they start after `self`.
+"""
+
 from collections.abc import Callable
 from typing import Any
 
-from .wanted import is_sequence
+from stategrad.errors import TraceError
+from stategrad.graph import METHODS
+from stategrad.user_frame import user_line
 
 
 class Bound:
-    """The functions made from one descriptor, by the object that they are bound to."""
+    """Makes the function of one descriptor for each object that it is bound to.
+
+    The object keeps it. Anything else that did would keep the object alive: the function holds its method.
+    """
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
         self._make = make
-        self._made: dict[int, tuple[weakref.ref[Any], Any]] = {}
 
     def of(self, instance: Any) -> Any:
-        """The function bound to `instance`; made at the first call. Objects are told apart by identity."""
-        key = id(instance)
-        found = self._made.get(key)
-        if found is not None and found[0]() is instance:
-            return found[1]
-        made = self._make(instance)
-        self._made[key] = weakref.ref(instance, lambda _: self._made.pop(key, None)), made
-        return made
+        """The function bound to `instance`; made at the first call. Objects are told apart by identity.
+
+        Raises:
+            TraceError: the object cannot keep it.
+        """
+        methods = _methods_of(instance)
+        found = methods.made.get(self)
+        if found is None:
+            found = methods.made[self] = self._make(instance)
+        return found
 
 
-def without_self(argnums: Any) -> Any:
-    """Argument positions of a method as positions of the bound method: they count `self`, unless there is a 0
-    among them, which cannot be meant.
-    """
-    if not is_sequence(argnums):
-        return argnums - 1 if argnums is not None and argnums > 0 else argnums
-    numbers = tuple(argnums)
-    return numbers if 0 in numbers else tuple(n - 1 if n > 0 else n for n in numbers)
+class Methods:
+    """The transformed methods that an object has. Copies of the object, and pickles, start without."""
+
+    __slots__ = ("made", "owner")
+
+    def __init__(self, owner: Any = None) -> None:
+        self.owner = owner
+        self.made: dict[Bound, Any] = {}
+
+    def __reduce__(self) -> Any:
+        return Methods, ()
+
+
+def _methods_of(instance: Any) -> Methods:
+    try:
+        methods = vars(instance).get(METHODS)
+        if methods is None or methods.owner is not instance:  # the owner is another one in a shallow copy
+            methods = Methods(instance)
+            # What the class does when an attribute is set is not for this one.
+            (type if isinstance(instance, type) else object).__setattr__(instance, METHODS, methods)
+        return methods
+    except (TypeError, AttributeError):
+        raise TraceError(
+            f"a {type(instance).__name__} cannot keep its transformed methods{user_line()}, because the class "
+            'has only __slots__; add "__dict__" to them, or transform `obj.method` once and keep that'
+        ) from None

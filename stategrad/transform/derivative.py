@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from stategrad.arguments import function_name
 
-from .bound import Bound, without_self
+from .bound import Bound
 from .engine import Engine
 from .selection import Request
 from .stages import Lowered, Staging
@@ -60,11 +60,11 @@ class Derivative:
             lambda instance: type(self)(
                 fn.__get__(instance),
                 grad_states,
-                without_self(argnums),
+                argnums,
                 has_aux,
                 return_value,
                 check_states,
-                without_self(static_argnums),
+                static_argnums,
                 static_argnames,
                 unit_aware,
                 debug_nan,

@@ -12,7 +12,7 @@ from stategrad.arguments import function_name
 from stategrad.errors import GradientError
 
 from .applied import Applied, knows_units, shown
-from .bound import Bound, without_self
+from .bound import Bound
 from .derivative import Derivative
 from .engine import Engine
 from .gradient import GradientRecipe
@@ -111,14 +111,14 @@ class GradientTransform(Derivative):
                 target.__get__(instance),
                 transform,
                 grad_states,
-                without_self(argnums),
+                argnums,
                 return_value,
                 has_aux,
                 transform_params,
                 check_states,
                 debug_nan,
                 unit_aware=unit_aware,
-                static_argnums=without_self(static_argnums),
+                static_argnums=static_argnums,
                 static_argnames=static_argnames,
             )
         )

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 from stategrad.state_primitives import thread
 
-from .bound import Bound, without_self
+from .bound import Bound
 from .engine import Engine
 from .recipes import AsIs
 from .stages import Lowered, Staging
@@ -25,9 +25,7 @@ class Jitted:
         self._fn = fn
         static = Static.of(fn, argnums, argnames)
         self._engine = Engine(fn, AsIs(), static, retrace=False, donate=donate, debug_nan=debug_nan)
-        self._bound = Bound(
-            lambda it: Jitted(fn.__get__(it), without_self(argnums), argnames, donate, debug_nan)
-        )
+        self._bound = Bound(lambda it: Jitted(fn.__get__(it), argnums, argnames, donate, debug_nan))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if thread.frame is not None and not self._engine.debug_nan:

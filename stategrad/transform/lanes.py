@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -36,11 +36,6 @@ class MapOptions:
     axis_size: int | None
     in_states: States
     out_states: States
-
-    def without_self(self) -> "MapOptions":
-        """The same for a bound method."""
-        axes = self.in_axes
-        return replace(self, in_axes=axes[1:]) if isinstance(axes, (tuple, list)) else self
 
 
 class Lanes:

@@ -11,7 +11,6 @@ from stategrad.arguments import shown
 from stategrad.errors import TraceError
 from stategrad.user_frame import user_line
 
-from .bound import without_self
 from .loop_checks import named_as
 from .static import Static
 
@@ -46,10 +45,8 @@ class Checkpointed:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        argnums = without_self(self._argnums)
-        return Checkpointed(
-            self._fn.__get__(instance), argnums=argnums, argnames=self._argnames, **self._options
-        )
+        fn, argnums, argnames = self._fn.__get__(instance), self._argnums, self._argnames
+        return Checkpointed(fn, argnums=argnums, argnames=argnames, **self._options)
 
     def __repr__(self) -> str:
         return f"<stategrad.checkpoint of {getattr(self._fn, '__qualname__', self._fn)}>"

@@ -7,7 +7,7 @@ from typing import Any
 from stategrad.arguments import function_name
 from stategrad.state import State
 
-from .bound import Bound, without_self
+from .bound import Bound
 from .engine import Engine
 from .lanes import Lanes, MapOptions
 from .recipes import AsIs
@@ -31,11 +31,7 @@ class Vmapped:
             return Lanes(fn, mapping, args, kwargs).run()
 
         self._engine = Engine(mapped, AsIs(), static, retrace=True, donate=False, debug_nan=debug_nan)
-        self._bound = Bound(
-            lambda it: Vmapped(
-                fn.__get__(it), mapping.without_self(), without_self(argnums), argnames, debug_nan
-            )
-        )
+        self._bound = Bound(lambda it: Vmapped(fn.__get__(it), mapping, argnums, argnames, debug_nan))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(args, kwargs)
