@@ -1,13 +1,14 @@
 """Modules: objects that hold States, other Modules, and lists and mappings of these. And some layers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, overload
+from typing import Any, ClassVar, Protocol, Self, overload
 
 import jax
 import jax.numpy as jnp
 
 from . import graph, random
 from .filters import Filter
+from .pickles import by_name
 from .random import RandomState
 from .state import Epochs, ParamState, State
 
@@ -62,6 +63,18 @@ class Module(metaclass=_Naming):
     def __delattr__(self, name: str) -> None:
         Epochs.attributes += 1
         super().__delattr__(name)
+
+    def __getstate__(self) -> Any:
+        """Copies and pickles find functions such as `jnp.tanh`, which refuse both, by their names."""
+        return by_name(object.__getstate__(self))
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        attributes: Any = object.__getstate__(self)
+        for part in attributes if isinstance(attributes, tuple) else (attributes,):
+            for name, value in (part or {}).items():
+                object.__setattr__(twin, name, value)
+        return twin
 
     def __repr__(self) -> str:
         return _shown(self, "", set())

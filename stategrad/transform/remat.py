@@ -1,6 +1,5 @@
 """`checkpoint`: a function that the backward pass computes again. And `stop_gradient`."""
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,9 +12,10 @@ from stategrad.user_frame import user_line
 
 from .loop_checks import named_as
 from .static import Static
+from .transformed import Transformed
 
 
-class Checkpointed:
+class Checkpointed(Transformed):
     """A function that is computed again for its derivative; see `checkpoint`."""
 
     def __init__(
@@ -23,10 +23,9 @@ class Checkpointed:
     ) -> None:
         if not callable(fn):
             raise TraceError(f"checkpoint of {fn!r} of type {type(fn).__name__}, not a function{user_line()}")
-        functools.update_wrapper(self, fn)
+        self._look_like(fn)
         self._fn = fn
         self._options: dict[str, Any] = {"policy": policy, "prevent_cse": prevent_cse}
-        self._argnums, self._argnames = argnums, argnames
         self._static = Static.of(fn, argnums, argnames)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -41,12 +40,6 @@ class Checkpointed:
             return self._fn(*given, **named)
 
         return jax.checkpoint(named_as(self._fn, fresh), **self._options)(*args, **kwargs)
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
-        fn, argnums, argnames = self._fn.__get__(instance), self._argnums, self._argnames
-        return Checkpointed(fn, argnums=argnums, argnames=argnames, **self._options)
 
     def __repr__(self) -> str:
         return f"<stategrad.checkpoint of {getattr(self._fn, '__qualname__', self._fn)}>"
