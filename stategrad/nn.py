@@ -146,7 +146,12 @@ class Linear(Module):
 
     def __call__(self, x: Any) -> jax.Array:
         y = jnp.matmul(x, self.weight.value)
-        return y if self.bias is None else y + self.bias.value
+        return y if self.bias is None else y + _along(self.bias.value, y)
+
+
+def _along(feature: jax.Array, x: Any) -> jax.Array:
+    """A value for each feature with as many axes as `x`: JAX can be told to refuse arrays of unequal rank."""
+    return jnp.expand_dims(feature, tuple(range(jnp.ndim(x) - 1)))
 
 
 class BatchNorm(Module):
@@ -173,7 +178,8 @@ class BatchNorm(Module):
 
     def __call__(self, x: Any, *, training: bool) -> jax.Array:
         mean, variance = self._of_batch(x) if training else (self.mean.value, self.variance.value)
-        return (x - mean) * jax.lax.rsqrt(variance + self.epsilon) * self.scale.value + self.shift.value
+        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale.value
+        return (x - _along(mean, x)) * _along(scale, x) + _along(self.shift.value, x)
 
     def _of_batch(self, x: Any) -> tuple[jax.Array, jax.Array]:
         axes = tuple(range(x.ndim - 1))

@@ -363,3 +363,32 @@ def test_states_inside_of_transformed_functions_and_partials():
     net.compiled(x), net.slope(x)
     assert list(net.states(stategrad.ParamState)) == paths  # whatever was compiled since
     assert {s.name for s in net.states().values()} >= {"inner.weight", "norm.func.scale"}
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)])
+def test_the_layers_without_rank_promotion(shape):
+    net = nn.Sequential(
+        nn.Linear(4, 4),
+        functools.partial(nn.BatchNorm(4), training=True),
+        functools.partial(nn.BatchNorm(4), training=False),
+        functools.partial(nn.Dropout(0.5, rng=RandomState(1)), training=True),
+        nn.Linear(4, 2, use_bias=False),
+    )
+
+    def loss(x):
+        return jnp.mean(net(x) ** 2)
+
+    x = jnp.arange(float(np.prod(shape))).reshape(shape)
+    with jax.numpy_rank_promotion("raise"):
+        value, gradients = stategrad.value_and_grad(loss, grad_states=net.states(ParamState))(x)
+        mapped = stategrad.vmap(nn.Linear(4, 3))(x[None])
+        curvature = stategrad.hessian(loss)(x)
+    assert jnp.isfinite(value) and mapped.shape == (1, *shape[:-1], 3) and curvature.shape == shape + shape
+    assert all(
+        g.shape == s.value.shape
+        for g, s in zip(gradients.values(), net.states(ParamState).values(), strict=True)
+    )
+    linear = nn.Linear(4, 2)
+    linear.bias.value = jnp.array([1.0, -1.0])
+    expected = np.asarray(x) @ np.asarray(linear.weight.value) + np.array([1.0, -1.0])
+    np.testing.assert_allclose(linear(x), expected, rtol=1e-5)
