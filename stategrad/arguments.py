@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import jax
@@ -45,11 +46,24 @@ def function_name(fn: Callable[..., Any]) -> str:
     return "lambda" if name == "<lambda>" else identifier(name)
 
 
+def code_of(fn: Callable[..., Any]) -> CodeType | None:
+    """The code of a user's function, under partial, decorators, methods and objects that are called."""
+    inner = inspect.unwrap(fn.func if isinstance(fn, functools.partial) else fn)
+    called = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
+    return called if isinstance(called, CodeType) else None
+
+
 def definition(fn: Callable[..., Any]) -> Location:
     """Where the user defines a function."""
-    inner = inspect.unwrap(fn.func if isinstance(fn, functools.partial) else fn)
-    code = getattr(inner, "__code__", None) or getattr(vars(type(inner)).get("__call__"), "__code__", None)
+    code = code_of(fn)
     return UNKNOWN if code is None else Source(shortened(code.co_filename), code.co_firstlineno)
+
+
+def stands_for(wrapper: Callable[..., Any], fn: Callable[..., Any], names: Sequence[str]) -> None:
+    """Makes JAX's errors speak of `fn`, whose argument leaves have these names, where it traces `wrapper`."""
+    code = code_of(fn)
+    where = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+    compat.call_in_errors(wrapper, function_name(fn), where, names)
 
 
 def identifier(name: str) -> str:

@@ -1,5 +1,6 @@
 """Finding the States inside an object, each by the path that leads to it."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar, overload
@@ -11,6 +12,9 @@ from .filters import Filter, Path, to_predicate
 from .state import State
 
 T = TypeVar("T")
+
+METHODS = "__stategrad_methods__"
+"""The attribute in which an object keeps its transformed methods; what it holds is no part of the object."""
 
 
 class FlatStates(dict[Path, T]):
@@ -83,7 +87,10 @@ _OPAQUE = (State, jax.Array, np.ndarray, np.generic, str, *_CODE)
 
 
 def children(node: Any) -> list[tuple[Any, Any]]:
-    """What an object holds: (attribute name, key or position, what is there). Names come sorted."""
+    """What an object holds: (attribute name, key or position, what is there). Names come sorted.
+
+    A transformed function holds what the function does that it was made from.
+    """
     if isinstance(node, _OPAQUE):
         return []
     if isinstance(node, Mapping):
@@ -91,6 +98,10 @@ def children(node: Any) -> list[tuple[Any, Any]]:
         return sorted(items) if all(isinstance(key, str) for key in node) else items
     if isinstance(node, list | tuple):
         return list(enumerate(node))
+    if isinstance(node, functools.partial):
+        return [("func", node.func), *enumerate(node.args), *sorted(node.keywords.items())]
+    if getattr(type(node), "stands_for_its_function", False):
+        return children(node.__wrapped__)
     return sorted(_attributes(node).items())
 
 
@@ -101,7 +112,9 @@ def _attributes(node: Any) -> dict[str, Any]:
         for name in _slots(cls)
         if not name.startswith("__") and hasattr(node, name)
     }
-    return found | getattr(node, "__dict__", {})
+    found |= getattr(node, "__dict__", {})
+    found.pop(METHODS, None)
+    return found
 
 
 def _slots(cls: type) -> tuple[str, ...]:

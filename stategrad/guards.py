@@ -198,10 +198,11 @@ class Guards:
         for base in cls.__mro__[1:]:
             self._enter(base, base.__name__)
         for key, part in vars(cls).items():
+            inner = part
             if isinstance(part, (staticmethod, classmethod, property)):
-                part = part.fget if isinstance(part, property) else part.__func__
-            if isinstance(part, FunctionType):
-                self._enter(part, f"{cls.__name__}.{key}")
+                inner = part.fget if isinstance(part, property) else part.__func__
+            if isinstance(inner, FunctionType):
+                self._enter(inner, f"{cls.__name__}.{key}")
             elif not key.startswith("__"):
                 self._item(self.items, _Attributes(cls), key, part, f"the attribute {name}.{key}")
 

@@ -1,13 +1,14 @@
 """Modules: objects that hold States, other Modules, and lists and mappings of these. And some layers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, overload
+from typing import Any, ClassVar, Protocol, Self, overload
 
 import jax
 import jax.numpy as jnp
 
 from . import graph, random
 from .filters import Filter
+from .pickles import by_name
 from .random import RandomState
 from .state import Epochs, ParamState, State
 
@@ -62,6 +63,18 @@ class Module(metaclass=_Naming):
     def __delattr__(self, name: str) -> None:
         Epochs.attributes += 1
         super().__delattr__(name)
+
+    def __getstate__(self) -> Any:
+        """Copies and pickles find functions such as `jnp.tanh`, which refuse both, by their names."""
+        return by_name(object.__getstate__(self))
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        attributes: Any = object.__getstate__(self)
+        for part in attributes if isinstance(attributes, tuple) else (attributes,):
+            for name, value in (part or {}).items():
+                object.__setattr__(twin, name, value)
+        return twin
 
     def __repr__(self) -> str:
         return _shown(self, "", set())
@@ -133,7 +146,12 @@ class Linear(Module):
 
     def __call__(self, x: Any) -> jax.Array:
         y = jnp.matmul(x, self.weight.value)
-        return y if self.bias is None else y + self.bias.value
+        return y if self.bias is None else y + _along(self.bias.value, y)
+
+
+def _along(feature: jax.Array, x: Any) -> jax.Array:
+    """A value for each feature with as many axes as `x`: JAX can be told to refuse arrays of unequal rank."""
+    return jnp.expand_dims(feature, tuple(range(jnp.ndim(x) - 1)))
 
 
 class BatchNorm(Module):
@@ -160,7 +178,8 @@ class BatchNorm(Module):
 
     def __call__(self, x: Any, *, training: bool) -> jax.Array:
         mean, variance = self._of_batch(x) if training else (self.mean.value, self.variance.value)
-        return (x - mean) * jax.lax.rsqrt(variance + self.epsilon) * self.scale.value + self.shift.value
+        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale.value
+        return (x - _along(mean, x)) * _along(scale, x) + _along(self.shift.value, x)
 
     def _of_batch(self, x: Any) -> tuple[jax.Array, jax.Array]:
         axes = tuple(range(x.ndim - 1))

@@ -1,5 +1,6 @@
 """`State`: a named place that functions read and write, and the only thing the transforms keep track of."""
 
+import copy
 import itertools
 import threading
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import jax
 from . import jax_compat as compat
 from .errors import StateError
 from .frame import Frame, Held
+from .pickles import from_host, to_host
 from .state_primitives import CellId, direct, read_p, thread, write_p
 from .structure import Structure, split
 from .user_frame import user_line
@@ -253,22 +255,46 @@ class State:
         frame.retyped[self.cell] = Held(self._structure, types)
         self._bind_writes(arrays, 0)
 
+    # ------------------------------------------------------------------ copies and pickles
     def __copy__(self) -> "State":
-        return self.__deepcopy__({})
+        return self._twin(self._attributes())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "State":
         """Another State of the same name that holds the same value."""
+        twin = memo[id(self)] = self._twin({})
+        for name, attribute in self._attributes().items():
+            object.__setattr__(twin, name, copy.deepcopy(attribute, memo))
+        return twin
+
+    def _twin(self, attributes: dict[str, Any]) -> "State":
         twin = object.__new__(type(self))
-        for cls in type(self).__mro__:
-            for name in getattr(cls, "__slots__", ()):
-                if name != "__weakref__" and hasattr(self, name):
-                    setattr(twin, name, getattr(self, name))
-        if hasattr(self, "__dict__"):
-            vars(twin).update(vars(self))
+        for name, attribute in {**attributes, "_structure": self._structure}.items():
+            object.__setattr__(twin, name, attribute)
         twin._slots = tuple(Slot(_hand_out(s)) for s in self.slots)
         twin.cell = CellId(twin, self._name)
-        memo[id(self)] = twin
         return twin
+
+    def _attributes(self) -> dict[str, Any]:
+        """What the State holds beside its value: the name, and what subclasses add."""
+        found: Any = object.__getstate__(self)
+        merged = {name: value for part in found if part for name, value in part.items()}
+        return {name: value for name, value in merged.items() if name not in ("_slots", "_structure", "cell")}
+
+    def __getstate__(self) -> tuple[dict[str, Any], Any]:
+        if not compat.is_eager():
+            raise StateError(f"the State {self._name!r} is pickled inside a traced function{user_line()}")
+        with LOCK:
+            arrays = [to_host(_hand_out(s)) for s in self.slots]
+        return self._attributes(), self._structure.build(arrays)
+
+    def __setstate__(self, given: tuple[dict[str, Any], Any]) -> None:
+        attributes, value = given
+        for name, attribute in attributes.items():
+            object.__setattr__(self, name, attribute)
+        with compat.outside_of_traces():
+            arrays, self._structure = split(jax.tree.map(from_host, value), self._name)
+            self._slots = tuple(Slot(compat.strong_array(a)) for a in arrays)
+        self.cell = CellId(self, self._name)
 
     def __repr__(self) -> str:
         kind = type(self).__name__

@@ -20,6 +20,7 @@ from .arguments import (
     identifier,
     leaf_paths,
     shown,
+    stands_for,
 )
 from .frame import Frame, Held, tracing
 from .importing import import_jaxpr
@@ -134,6 +135,7 @@ def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str
             found.extend((out_tree, len(results), retyped))
             return [*results, *(x for r in retyped for x in r.state.read_leaves())]
 
+        stands_for(flat, fn, names)
         closed = jax.make_jaxpr(flat)(*leaves)
         cells = _Cells(frame)
         try:

@@ -160,7 +160,7 @@ def test_checkpoint_of_a_method_with_static_and_named_arguments():
         def __init__(self):
             self.w, self.sign = sg.State(0.7, name="w"), 1.0
 
-        @checkpoint(static_argnums=2, static_argnames="mode")
+        @checkpoint(static_argnums=1, static_argnames="mode")
         def __call__(self, x, power, *, scale, mode="sin"):
             return self.sign * scale["by"] * getattr(jnp, mode)(x * self.w.value) ** power
 

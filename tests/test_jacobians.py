@@ -184,11 +184,11 @@ def test_forms_of_use():
         def __call__(self, x):
             return self.scale.value * x**2
 
-        @sg.jacfwd(argnums=1)
+        @sg.jacfwd(argnums=0)
         def forward(self, x):
             return self.scale.value * x**2
 
-        @sg.hessian(argnums=(1,), static_argnums=2)
+        @sg.hessian(argnums=(0,), static_argnums=1)
         def second(self, x, power):
             return self.scale.value * (x**power).sum()
 

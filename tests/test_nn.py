@@ -1,5 +1,6 @@
 """Modules, the States found in them, filters, and the layers."""
 
+import functools
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -337,3 +338,57 @@ def test_a_compiled_step_with_a_layer_of_each_kind_agrees_with_the_eager_one() -
         np.testing.assert_allclose(compiled(x), eager(x), rtol=1e-4, atol=1e-5)
     for ours, theirs in zip(graph.walk(layers), graph.walk(eager_layers), strict=True):
         np.testing.assert_allclose(ours[1].value, theirs[1].value, rtol=1e-5)
+
+
+def test_states_inside_of_transformed_functions_and_partials():
+    class Net(nn.Module):
+        def __init__(self):
+            self.inner = stategrad.checkpoint(nn.Linear(2, 2))
+            self.norm = functools.partial(nn.BatchNorm(2), training=True)
+            self.compiled = stategrad.jit(self.forward)
+            self.slope = stategrad.grad(self.forward, grad_states=self.inner.__wrapped__.weight)
+
+        def forward(self, x):
+            return jnp.sum(self.norm(self.inner(x)) ** 3)
+
+    net = Net()
+    paths = list(net.states(stategrad.ParamState))
+    assert paths == [
+        ("inner", "bias"),
+        ("inner", "weight"),
+        ("norm", "func", "scale"),
+        ("norm", "func", "shift"),
+    ]
+    x = jnp.array([[1.0, 2.0], [3.0, 5.0]])
+    net.compiled(x), net.slope(x)
+    assert list(net.states(stategrad.ParamState)) == paths  # whatever was compiled since
+    assert {s.name for s in net.states().values()} >= {"inner.weight", "norm.func.scale"}
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)])
+def test_the_layers_without_rank_promotion(shape):
+    net = nn.Sequential(
+        nn.Linear(4, 4),
+        functools.partial(nn.BatchNorm(4), training=True),
+        functools.partial(nn.BatchNorm(4), training=False),
+        functools.partial(nn.Dropout(0.5, rng=RandomState(1)), training=True),
+        nn.Linear(4, 2, use_bias=False),
+    )
+
+    def loss(x):
+        return jnp.mean(net(x) ** 2)
+
+    x = jnp.arange(float(np.prod(shape))).reshape(shape)
+    with jax.numpy_rank_promotion("raise"):
+        value, gradients = stategrad.value_and_grad(loss, grad_states=net.states(ParamState))(x)
+        mapped = stategrad.vmap(nn.Linear(4, 3))(x[None])
+        curvature = stategrad.hessian(loss)(x)
+    assert jnp.isfinite(value) and mapped.shape == (1, *shape[:-1], 3) and curvature.shape == shape + shape
+    assert all(
+        g.shape == s.value.shape
+        for g, s in zip(gradients.values(), net.states(ParamState).values(), strict=True)
+    )
+    linear = nn.Linear(4, 2)
+    linear.bias.value = jnp.array([1.0, -1.0])
+    expected = np.asarray(x) @ np.asarray(linear.weight.value) + np.array([1.0, -1.0])
+    np.testing.assert_allclose(linear(x), expected, rtol=1e-5)

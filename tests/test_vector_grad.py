@@ -97,7 +97,7 @@ def test_vector_grad_of_methods_with_static_arguments_inside_of_transforms():
         def __init__(self):
             self.scale = sg.State(2.0)
 
-        @sg.vector_grad(argnums=1, static_argnums=2)
+        @sg.vector_grad(argnums=0, static_argnums=1)
         def slope(self, x, n):
             return self.scale.value * x**n
 
@@ -184,7 +184,7 @@ def test_fwd_grad_inside_of_transforms_and_on_methods():
     class Model:
         scale = 3.0
 
-        @sg.fwd_grad(argnums=1, key=1, tangent_size=1)
+        @sg.fwd_grad(argnums=0, key=1, tangent_size=1)
         def loss(self, x):
             return self.scale * x**3
 

@@ -185,11 +185,12 @@ def test_forms_of_use():
         def double(self, x):
             return self.w.value * x
 
-        @sg.vmap(in_axes=(None, 1), static_argnums=2)
+        @sg.vmap(in_axes=(1, None), static_argnums=1)
         def power(self, x, n):
             return self.w.value * x**n
 
     model = Model()
+    same(model.power(X[None], 3), 2 * X[:, None] ** 3)
     same(model.double(X), X * 2)
     assert repr(sg.vmap(several)) == "<vmap of several>"
     same(sg.vmap(lambda x, n: x**n, static_argnums=1)(X, 3), X**3)

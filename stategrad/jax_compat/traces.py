@@ -1,6 +1,6 @@
 """JAX traces: which is current, what they do to values, and the effects of reading and writing a State."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -110,6 +110,14 @@ for _cls in (_StateRead, _StateWrite):
     effects.custom_derivatives_allowed_effects.add_type(_cls)
     effects.lowerable_effects.add_type(_cls)  # our lowering rule raises, and names the State
 effects.remat_allowed_effects.add_type(_StateRead)
+
+
+def call_in_errors(function: Callable[..., Any], name: str, where: str, arguments: Sequence[str]) -> None:
+    """Makes JAX's errors about a traced function speak of another one: of its name, the place where it is
+    written, and what its argument leaves are called.
+    """
+    info = core.DebugInfo("stategrad", f"{name}{where and ' at '}{where}", tuple(arguments), None)
+    vars(function)["__fun_debug_info__"] = info
 
 
 def define_effectful(

@@ -1,20 +1,19 @@
 """What all derivative transforms share: a function, a request, a recipe, and a way to be called."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from stategrad.arguments import function_name
 
-from .bound import Bound, without_self
 from .engine import Engine
 from .selection import Request
 from .stages import Lowered, Staging
 from .staging import Recipe
 from .static import Static
+from .transformed import Transformed
 
 
-class Derivative:
+class Derivative(Transformed):
     """A function that gives derivatives of another; subclasses say which by `recipe`.
 
     Args:
@@ -49,27 +48,12 @@ class Derivative:
         debug_nan: bool = False,
         **options: Any,
     ) -> None:
-        functools.update_wrapper(self, fn)
+        self._look_like(fn)
         request = Request.of(grad_states, argnums, has_aux, return_value, check_states, unit_aware)
         static = Static.of(fn, static_argnums, static_argnames)
         self.request = request
         self._engine = Engine(
             fn, self.recipe(request, **options), static, retrace=True, donate=False, debug_nan=debug_nan
-        )
-        self._bound = Bound(
-            lambda instance: type(self)(
-                fn.__get__(instance),
-                grad_states,
-                without_self(argnums),
-                has_aux,
-                return_value,
-                check_states,
-                without_self(static_argnums),
-                static_argnames,
-                unit_aware,
-                debug_nan,
-                **options,
-            )
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -82,9 +66,6 @@ class Derivative:
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
         return self.trace(*args, **kwargs).lower()
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else self._bound.of(instance)
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {function_name(self._engine.fn)}>"

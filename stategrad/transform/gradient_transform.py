@@ -12,7 +12,6 @@ from stategrad.arguments import function_name
 from stategrad.errors import GradientError
 
 from .applied import Applied, knows_units, shown
-from .bound import Bound, without_self
 from .derivative import Derivative
 from .engine import Engine
 from .gradient import GradientRecipe
@@ -64,7 +63,7 @@ class GradientTransform(Derivative):
     def __new__(cls, target: Callable[..., Any] | None = None, *args: Any, **options: Any) -> Any:
         """The transform, or a decorator if there is no target yet."""
         if target is not None:
-            return super().__new__(cls)
+            return super().__new__(cls, target, *args, **options)
         if args:
             raise GradientError("GradientTransform without a target takes its other parameters by name")
         _callable(options.get("transform"), "transform")
@@ -90,7 +89,7 @@ class GradientTransform(Derivative):
         transform = self.transform = _callable(transform, "transform")
         aware = unit_aware or knows_units(transform)
         self.request = Request.of(grad_states, argnums, has_aux, return_value, check_states, aware)
-        functools.update_wrapper(self, target)
+        self._look_like(target)
         with contextlib.suppress(TypeError, ValueError):  # some functions in C have none
             self.__signature__ = inspect.signature(target)
         static = Static.of(target, static_argnums, static_argnames)
@@ -105,22 +104,6 @@ class GradientTransform(Derivative):
             recipe = AsIs()
         self._engine = Engine(
             self._applied or target, recipe, static, retrace=True, donate=False, debug_nan=debug_nan
-        )
-        self._bound = Bound(
-            lambda instance: type(self)(
-                target.__get__(instance),
-                transform,
-                grad_states,
-                without_self(argnums),
-                return_value,
-                has_aux,
-                transform_params,
-                check_states,
-                debug_nan,
-                unit_aware=unit_aware,
-                static_argnums=without_self(static_argnums),
-                static_argnames=static_argnames,
-            )
         )
 
     # Otherwise inspect shows that of `__new__`.

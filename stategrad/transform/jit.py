@@ -1,33 +1,29 @@
 """`jit`: a stateful function compiled as a whole."""
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
 from stategrad.state_primitives import thread
 
-from .bound import Bound, without_self
 from .engine import Engine
 from .recipes import AsIs
 from .stages import Lowered, Staging
 from .static import Static
+from .transformed import Transformed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Jitted:
+class Jitted(Transformed):
     """A compiled stateful function; see `jit`."""
 
     def __init__(
         self, fn: Callable[..., Any], argnums: Any, argnames: Any, donate: bool, debug_nan: bool = False
     ) -> None:
-        functools.update_wrapper(self, fn)
+        self._look_like(fn)
         self._fn = fn
         static = Static.of(fn, argnums, argnames)
         self._engine = Engine(fn, AsIs(), static, retrace=False, donate=donate, debug_nan=debug_nan)
-        self._bound = Bound(
-            lambda it: Jitted(fn.__get__(it), without_self(argnums), argnames, donate, debug_nan)
-        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if thread.frame is not None and not self._engine.debug_nan:
@@ -47,9 +43,6 @@ class Jitted:
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`, as on a `jax.jit` function."""
         return self.trace(*args, **kwargs).lower()
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else self._bound.of(instance)
 
     def __repr__(self) -> str:
         return f"<stategrad.jit of {getattr(self._fn, '__qualname__', self._fn)}>"

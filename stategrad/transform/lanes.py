@@ -1,5 +1,8 @@
 """One call of a mapped function: the function is traced for one element, and its program is batched."""
 
+import contextlib
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,11 +37,6 @@ class MapOptions:
     axis_size: int | None
     in_states: States
     out_states: States
-
-    def without_self(self) -> "MapOptions":
-        """The same for a bound method."""
-        axes = self.in_axes
-        return replace(self, in_axes=axes[1:]) if isinstance(axes, (tuple, list)) else self
 
 
 class Lanes:
@@ -81,8 +79,8 @@ class Lanes:
     def _bind(self, lane: "Lane", slices: Sequence[Any]) -> list["Found"]:
         """Runs the batched program."""
         staged = lane.staged
-        operands = operands_under_trace(staged, (*self._arrays, *slices), {})
-        flags = [*self._flags, *[True] * len(slices)]
+        operands = operands_under_trace(staged, (*slices, *self._arrays), {})
+        flags = [*[True] * len(slices), *self._flags]
         flags = (*[False] * (len(operands) - len(flags)), *flags)
         program, differ = batched(staged.program, flags, self._size)
         return [Found(x, flag) for x, flag in zip(program.bind(*operands), differ, strict=True)]
@@ -150,10 +148,9 @@ class Lane:
         """Traces the function; States in `slices` hold these on entry."""
         structures: list[Structure] = []
 
-        def lane(given: Any, slices: Sequence[Any]) -> Any:
+        def lane(slices: Sequence[Any], /, *args: Any, **kwargs: Any) -> Any:
             for state, leaves in zip(own, slices, strict=True):
                 state.write_leaves(leaves, state.held().structure)
-            args, kwargs = given
             found = fn(*args, **kwargs)
             leaves, tree = jax.tree.flatten(found)
             check_leaves(leaves, leaf_paths(tree, "result"), fn, "result")
@@ -161,14 +158,24 @@ class Lane:
             return found, [state.read_leaves() for state in kept]
 
         own = list(slices)
-        lane.__name__ = function_name(fn)
-        traced = trace(lane, (given, list(slices.values())), {}, fresh=True)
+        args, kwargs = given
+        traced = trace(_named_as(fn, lane), (list(slices.values()), *args), kwargs, fresh=True)
         return Lane(traced, stage(traced, AsIs().derive(traced)), kept, structures)
 
     @property
     def written(self) -> States:
         """The States of outside that the function writes."""
         return tuple(dict.fromkeys(leaf.state for leaf in self.staged.outputs))
+
+
+def _named_as(fn: Callable[..., Any], lane: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of slices and the arguments of `fn`, by the names that errors show."""
+    own = next(iter(inspect.signature(lane).parameters.values()))
+    with contextlib.suppress(TypeError, ValueError):  # some functions in C have no signature
+        vars(lane)["__signature__"] = inspect.Signature([own, *inspect.signature(fn).parameters.values()])
+    functools.update_wrapper(lane, fn, assigned=(), updated=())
+    lane.__name__ = function_name(fn)
+    return lane
 
 
 @record

@@ -1,5 +1,6 @@
 """Loops over the leading axes of arrays: `scan`, `for_loop`, and both with few saved steps."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -192,7 +193,12 @@ def _with_carry(f: Callable[[Any, Any], Any]) -> Callable[[Carry], Step]:
 
 def _without_carry(f: Callable[..., Any]) -> Callable[[Carry], Step]:
     """The body of a for_loop as one of a scan that carries nothing."""
-    return lambda _: lambda nothing, x: (nothing, f(*x))
+
+    def step(nothing: None, xs: Any) -> tuple[None, Any]:
+        return nothing, f(*xs)
+
+    vars(step)["__signature__"] = inspect.signature(step)  # its own, but the name and place of `f`
+    return lambda _: named_as(f, step)
 
 
 def _reporting(bar: Reporter, step: Step) -> Step:
@@ -204,7 +210,7 @@ def _reporting(bar: Reporter, step: Step) -> Step:
         bar.report(number, carry=carry, x=x, y=y)
         return carry, y
 
-    return reported
+    return named_as(step, reported)
 
 
 def _numbers(n: int, reverse: bool) -> jax.Array:
@@ -241,7 +247,8 @@ def _chunked(step: Step, init: Any, xs: Any, plan: _Plan, noted: Carry) -> tuple
     cut = turns * chunk
     head = jax.tree.map(lambda x: x[:cut], xs) if rest else xs
     head = jax.tree.map(lambda x: jnp.reshape(x, (turns, chunk, *jnp.shape(x)[1:])), head)
-    carry, ys = jax.lax.scan(lambda c, x: _one_chunk(step, c, x, chunk, plan, noted), init, head, turns)
+    turn = named_as(step, lambda c, x: _one_chunk(step, c, x, chunk, plan, noted))
+    carry, ys = jax.lax.scan(turn, init, head, turns)
     ys = jax.tree.map(lambda y: jnp.reshape(y, (cut, *y.shape[2:])), ys)
     if not rest:
         return carry, ys
@@ -253,7 +260,7 @@ def _one_chunk(step: Step, carry: Any, xs: Any, n: int, plan: _Plan, noted: Carr
     if plan.base is None:
         return _written_out(step, carry, xs, n, noted)
     inner = replace(plan, length=n, chunk=_chunk(n, plan.base) if n > plan.base else 1)
-    return checkpoint(lambda carry, xs: _run(step, carry, xs, inner, noted))(carry, xs)
+    return checkpoint(named_as(step, lambda carry, xs: _run(step, carry, xs, inner, noted)))(carry, xs)
 
 
 def _written_out(step: Step, before: Any, xs: Any, n: int, noted: Carry) -> tuple[Any, Any]:

@@ -1,6 +1,5 @@
 """`checkpoint`: a function that the backward pass computes again. And `stop_gradient`."""
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,11 +10,12 @@ from stategrad.arguments import shown
 from stategrad.errors import TraceError
 from stategrad.user_frame import user_line
 
-from .bound import without_self
+from .loop_checks import named_as
 from .static import Static
+from .transformed import Transformed
 
 
-class Checkpointed:
+class Checkpointed(Transformed):
     """A function that is computed again for its derivative; see `checkpoint`."""
 
     def __init__(
@@ -23,10 +23,9 @@ class Checkpointed:
     ) -> None:
         if not callable(fn):
             raise TraceError(f"checkpoint of {fn!r} of type {type(fn).__name__}, not a function{user_line()}")
-        functools.update_wrapper(self, fn)
+        self._look_like(fn)
         self._fn = fn
         self._options: dict[str, Any] = {"policy": policy, "prevent_cse": prevent_cse}
-        self._argnums, self._argnames = argnums, argnames
         self._static = Static.of(fn, argnums, argnames)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -36,19 +35,11 @@ class Checkpointed:
             args, kwargs = self._static.hide(args, kwargs)
 
         # A new function each time: JAX keeps bodies by identity, and what this one closes over may change.
-        def fresh(args: Any, kwargs: Any) -> Any:
+        def fresh(*args: Any, **kwargs: Any) -> Any:
             given, named = shown((args, kwargs))
             return self._fn(*given, **named)
 
-        return jax.checkpoint(fresh, **self._options)(args, kwargs)
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
-        argnums = without_self(self._argnums)
-        return Checkpointed(
-            self._fn.__get__(instance), argnums=argnums, argnames=self._argnames, **self._options
-        )
+        return jax.checkpoint(named_as(self._fn, fresh), **self._options)(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<stategrad.checkpoint of {getattr(self._fn, '__qualname__', self._fn)}>"

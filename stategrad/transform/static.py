@@ -1,10 +1,11 @@
 """Arguments that are part of the program rather than its input."""
 
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from stategrad.arguments import Hidden
+from stategrad.arguments import Hidden, function_name
 from stategrad.errors import TraceError
 from stategrad.ir.record import record
 
@@ -23,9 +24,9 @@ class Static:
         """Resolves names to positions and back through the function's signature.
 
         Raises:
-            TraceError: the function has no such argument.
+            TraceError: the function has no such argument, or it is named by something else than a number.
         """
-        nums = [] if argnums is None else [argnums] if isinstance(argnums, int) else list(argnums)
+        nums = _numbers(argnums)
         names = [] if argnames is None else [argnames] if isinstance(argnames, str) else list(argnames)
         if not nums and not names:
             return Static(frozenset(), frozenset())
@@ -38,16 +39,18 @@ class Static:
         for name in names:
             if name not in parameters and not any_name:
                 raise TraceError(
-                    f"static_argnames names {name!r}, but the arguments are ({', '.join(parameters)})"
+                    f"static_argnames names {name!r}, but the arguments of {function_name(fn)} are "
+                    f"({', '.join(parameters)})"
                 )
         for num in nums:
             if not any_position and not -len(positional) <= num < len(positional):
                 raise TraceError(
-                    f"static_argnums names argument {num}, but there are {len(positional)}: "
+                    f"static_argnums names argument {num}, but {function_name(fn)} has {len(positional)}: "
                     f"({', '.join(positional)})"
                 )
-        positions = {n % len(positional) if n < 0 else n for n in nums}
-        by_position = {positional[p] for p in positions if p < len(positional)}
+        # With *args, a negative number means another argument in each call.
+        positions = {n % len(positional) if n < 0 and not any_position else n for n in nums}
+        by_position = {positional[p] for p in positions if 0 <= p < len(positional)}
         by_name = {positional.index(n) for n in names if n in positional}
         return Static(frozenset(positions | by_name), frozenset({*names, *by_position}))
 
@@ -60,8 +63,17 @@ class Static:
         Raises:
             TraceError: a static argument cannot be compared and hashed.
         """
-        hidden = tuple(_hidden(a, f"number {i}") if i in self.positions else a for i, a in enumerate(args))
+        at = {p + len(args) if p < 0 else p for p in self.positions}
+        hidden = tuple(_hidden(a, f"number {i}") if i in at else a for i, a in enumerate(args))
         return hidden, {k: _hidden(v, repr(k)) if k in self.names else v for k, v in kwargs.items()}
+
+
+def _numbers(argnums: Any) -> list[int]:
+    each = [] if argnums is None else [*argnums] if isinstance(argnums, Iterable) else [argnums]
+    try:
+        return [operator.index(n) for n in each]
+    except TypeError:
+        raise TraceError(f"static_argnums must be an integer or several, not {argnums!r}") from None
 
 
 def _hidden(value: Any, which: str) -> Hidden:

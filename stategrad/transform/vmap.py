@@ -7,22 +7,22 @@ from typing import Any
 from stategrad.arguments import function_name
 from stategrad.state import State
 
-from .bound import Bound, without_self
 from .engine import Engine
 from .lanes import Lanes, MapOptions
 from .recipes import AsIs
 from .stages import Lowered, Staging
 from .static import Static
+from .transformed import Transformed
 from .wanted import WantedStates
 
 
-class Vmapped:
+class Vmapped(Transformed):
     """A function on many inputs at once; see `vmap`."""
 
     def __init__(
         self, fn: Callable[..., Any], mapping: MapOptions, argnums: Any, argnames: Any, debug_nan: bool
     ) -> None:
-        functools.update_wrapper(self, fn)
+        self._look_like(fn)
         self._fn, static = fn, Static.of(fn, argnums, argnames)
 
         @functools.wraps(fn)
@@ -31,11 +31,6 @@ class Vmapped:
             return Lanes(fn, mapping, args, kwargs).run()
 
         self._engine = Engine(mapped, AsIs(), static, retrace=True, donate=False, debug_nan=debug_nan)
-        self._bound = Bound(
-            lambda it: Vmapped(
-                fn.__get__(it), mapping.without_self(), without_self(argnums), argnames, debug_nan
-            )
-        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(args, kwargs)
@@ -47,9 +42,6 @@ class Vmapped:
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
         return self.trace(*args, **kwargs).lower()
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else self._bound.of(instance)
 
     def __repr__(self) -> str:
         return f"<vmap of {function_name(self._fn)}>"

@@ -33,7 +33,8 @@ def resolve_argnums(argnums: Any, count: int, name: str) -> tuple[int, ...]:
         if not -count <= n < count:
             raise GradientError(
                 f"argnums names argument {n} of {name}, which was called with {count} positional "
-                f"argument{'s' * (count != 1)}; arguments to differentiate by must be passed by position"
+                f"argument{'s' * (count != 1)} (of a method: after self); arguments to differentiate by must "
+                "be passed by position"
             )
         found.append(n % count)
     if len(set(found)) != len(found):
