@@ -81,7 +81,8 @@ class LinearizeContext:
             self._bind(op, self.b.place(_with(op, operands)), {})
             return
         self.b.at(self.by, op.location)
-        results, given = op.opdef.push_of(self.b, op, operands, self.tangents(op))
+        tangents = [self._tangent.get(v) for v in op.operands]
+        results, given = op.opdef.push_of(self.b, op, operands, tangents)
         found = {
             i: self._checked(op, t)
             for i, t in enumerate(given)
