@@ -4,11 +4,9 @@ import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-
-from stategrad.ir.record import record
 
 from . import jax_compat as compat
 from .errors import StateError
@@ -19,8 +17,7 @@ if TYPE_CHECKING:
     from .state import State, Structure
 
 
-@record
-class Held:
+class Held(NamedTuple):
     """What a State holds at one point of a trace: its pytree structure, the types of its leaves, and which
     version of the cell that is. A write of another type starts a new version.
     """

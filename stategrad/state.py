@@ -172,7 +172,7 @@ class State:
             return found
         if self._slots is None:
             raise self._gone()
-        return Held(self._structure, tuple(compat.strong(jax.typeof(s.array)) for s in self._slots))
+        return Held(self._structure, tuple(compat.strong_type(s.array) for s in self._slots))
 
     def read_leaves(self) -> list[Any]:
         """Binds a read of each leaf in the current trace."""
@@ -210,7 +210,7 @@ class State:
             arrays = [compat.strong_array(a) for a in arrays]
         if frame is not None:
             frame.seen[self.cell] = self
-            types = tuple(compat.strong(jax.typeof(a)) for a in arrays)
+            types = tuple(compat.strong_type(a) for a in arrays)
             if structure != held.structure or types != held.types:
                 held = self._retype(frame, held, Held(structure, types, held.version + 1))
         self._bind_writes(arrays, held.version)
@@ -251,7 +251,7 @@ class State:
         arrays = [compat.strong_array(a) for a in arrays]
         frame.created.add(self.cell)
         frame.seen[self.cell] = self
-        types = tuple(compat.strong(jax.typeof(a)) for a in arrays)
+        types = tuple(compat.strong_type(a) for a in arrays)
         frame.retyped[self.cell] = Held(self._structure, types)
         self._bind_writes(arrays, 0)
 
@@ -301,8 +301,8 @@ class State:
         if self._slots is None:
             return f"{kind}({self._name!r}, only inside a trace)"
         if self._structure.single:
-            return f"{kind}({self._name!r}, {compat.strong(jax.typeof(self._slots[0].array)).str_short()})"
-        shown = ", ".join(compat.strong(jax.typeof(s.array)).str_short() for s in self._slots)
+            return f"{kind}({self._name!r}, {compat.strong_type(self._slots[0].array).str_short()})"
+        shown = ", ".join(compat.strong_type(s.array).str_short() for s in self._slots)
         return f"{kind}({self._name!r}, {shown} in {self._structure})"
 
 

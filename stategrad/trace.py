@@ -3,6 +3,7 @@ for.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -24,12 +25,9 @@ from .arguments import (
 )
 from .frame import Frame, Held, tracing
 from .importing import import_jaxpr
+from .shared_traces import Stale, check_bodies, shared_context, shares
 from .state import State
 from .state_primitives import CellId
-
-
-class _Stale(Exception):
-    """A body that JAX had cached reads a State as it was before: everything must be traced anew."""
 
 
 @record
@@ -80,9 +78,15 @@ class Traced:
     def cells_of(self, state: State) -> list[Cell | None]:
         """For each leaf of a State the cell that stands for it, None where the function does not touch it."""
         found: list[Cell | None] = [None] * len(state.held().types)
+        for index, cell in self._by_state.get(state, ()):
+            found[index] = cell
+        return found
+
+    @cached_property
+    def _by_state(self) -> dict[State, list[tuple[int, Cell]]]:
+        found: dict[State, list[tuple[int, Cell]]] = {}
         for cell, leaf in self.leaves.items():
-            if leaf.state is state:
-                found[leaf.index] = cell
+            found.setdefault(leaf.state, []).append((leaf.index, cell))
         return found
 
     def signature(self) -> dict[str, str]:
@@ -95,17 +99,20 @@ class Traced:
         """Whether the value that the cell has on entry may matter: whether its first use is something else
         than a write.
         """
-        first = next((op for op in self.function.body.operations if cell in op.effects), None)
-        return first is not None and first.name != "write"
+        return self._first_uses.get(cell, "write") != "write"
+
+    @cached_property
+    def _first_uses(self) -> dict[Cell, str]:
+        """The operation that touches each cell first."""
+        found: dict[Cell, str] = {}
+        for op in self.function.body.operations:
+            for cell in op.effects:
+                found.setdefault(cell, op.name)
+        return found
 
 
-def trace(
-    fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], *, fresh: bool = False
-) -> Traced:
-    """Traces `fn(*args, **kwargs)`; no State changes.
-
-    Args:
-        fresh: trace the bodies of loops and nested jits again too, rather than take them from JAX's caches.
+def trace(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Traced:
+    """Traces `fn(*args, **kwargs)`, the user's bodies of loops and nested jits too; no State changes.
 
     Raises:
         TraceError: an argument or result is no array; a State is passed or returned.
@@ -115,16 +122,15 @@ def trace(
     names = argument_names(fn, args, kwargs)
     check_leaves(leaves, names, fn, "argument")
     try:
-        return _trace(fn, leaves, tree, names, fresh)
-    except _Stale:
-        return _trace(fn, leaves, tree, names, True)
+        return _trace(fn, leaves, tree, names, alone=not shares(fn))
+    except Stale:
+        return _trace(fn, leaves, tree, names, alone=True)
 
 
-def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str], fresh: bool) -> Traced:
+def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str], alone: bool) -> Traced:
     found: list[Any] = []
     with tracing() as frame:
-        if fresh:
-            frame.stack.enter_context(compat.fresh_context())
+        frame.stack.enter_context(compat.fresh_context() if alone else shared_context())
 
         def flat(*leaves: Any) -> list[Any]:  # a new function each time: JAX caches by identity
             frame.start()
@@ -137,13 +143,15 @@ def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str
 
         stands_for(flat, fn, names)
         closed = jax.make_jaxpr(flat)(*leaves)
+        if not alone:
+            check_bodies(fn, closed)
         cells = _Cells(frame)
         try:
             imported = import_jaxpr(closed, function_name(fn), cells.find, Names())
         except IRTypeError:
-            if fresh:
+            if alone:
                 raise
-            raise _Stale from None
+            raise Stale from None
     out_tree, results, retyped = found
     params = imported.function.params[len(imported.captured) :]
     for param, name in zip(params, names, strict=True):
@@ -180,7 +188,7 @@ class _Cells:
         entry = self._entry.get((cell_id, leaf[0]))
         stale = entry is not None and params.get("structure", entry.structure) != entry.structure
         if stale or found.type != type:
-            raise _Stale
+            raise Stale
         return found
 
     def _enter(self, cell_id: CellId, leaf: tuple[int, int], type: Type) -> Cell:
@@ -191,10 +199,10 @@ class _Cells:
             return cell
         state = cell_id.ref()
         if state is None:
-            raise _Stale
+            raise Stale
         held = self._entry[cell_id, version] = _entry_held(self.frame, state)
         if index >= len(held.types):
-            raise _Stale
+            raise Stale
         path = held.structure.leaf_names()[index]
         cell = Cell(self.names.fresh(identifier(state.name + path)), compat.type_of_aval(held.types[index]))
         self.leaves[cell] = Leaf(state, index)
@@ -203,4 +211,4 @@ class _Cells:
 
 def _entry_held(frame: Frame, state: State) -> Held:
     found = frame.parent.held(state) if frame.parent is not None else None
-    return found or Held(state.structure, tuple(compat.strong(jax.typeof(s.array)) for s in state.slots))
+    return found or Held(state.structure, tuple(compat.strong_type(s.array) for s in state.slots))

@@ -6,6 +6,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import stategrad as sg
 from stategrad.guards import Guards
@@ -193,3 +194,45 @@ def test_namespaces_sets_sizes_and_inherited_attributes():
     assert f(1.0) == 12.0
     Base.k = 2.0
     assert f(1.0) == 24.0
+
+
+def test_bodies_that_an_earlier_trace_left_in_jax_are_traced_again():
+    """JAX keeps the bodies of nested jits and loops by identity; none is used for old Python values."""
+    flag = {"rate": 0.0}
+
+    @jax.jit
+    def inner(x):
+        return x * flag["rate"]
+
+    def step(carry, x):
+        return carry * flag["rate"], None
+
+    def loss(x):
+        return inner(x) + jax.lax.scan(step, x, jnp.arange(2.0))[0]
+
+    for rate in (2.0, 3.0, 4.0):
+        flag["rate"] = rate
+        expected = rate + rate**2
+        assert sg.grad(lambda x: loss(x))(1.0) == expected
+        assert sg.jit(lambda x: sg.grad(loss)(x))(1.0) == expected
+        assert sg.make_ir(loss)(1.0).functions["loss"] is not None
+        assert sg.vmap(lambda x: loss(x))(jnp.ones(2)).tolist() == [expected] * 2
+
+
+def test_a_trace_that_fails_leaves_no_body_to_later_ones():
+    flag = {"rate": 2.0, "fail": True}
+
+    @jax.jit
+    def inner(x):
+        return x * flag["rate"]
+
+    def loss(x):
+        y = inner(x)
+        if flag["fail"]:
+            raise ZeroDivisionError
+        return y
+
+    with pytest.raises(ZeroDivisionError):
+        sg.jit(lambda x: loss(x))(1.0)
+    flag.update(rate=3.0, fail=False)
+    assert sg.jit(lambda x: loss(x))(1.0) == 3.0

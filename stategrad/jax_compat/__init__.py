@@ -52,6 +52,7 @@ from .traces import (
     is_staging_trace,
     is_zero_tangent,
     jit_is_disabled,
+    keyed_context,
     leak_checking,
     outside_of_traces,
     stage,
@@ -67,6 +68,7 @@ from .types import (
     same_type,
     strong,
     strong_array,
+    strong_type,
     type_of_aval,
 )
 
@@ -103,6 +105,7 @@ __all__ = [
     "is_zero_tangent",
     "jax_dtype",
     "jit_is_disabled",
+    "keyed_context",
     "leak_checking",
     "lower_equation",
     "lowering_platforms",
@@ -122,6 +125,7 @@ __all__ = [
     "stage",
     "strong",
     "strong_array",
+    "strong_type",
     "touches_state",
     "type_of_aval",
     "unbatched",

@@ -91,7 +91,12 @@ _TRACE_CONTEXT = jax.make_user_context(None)
 
 def fresh_context() -> AbstractContextManager[None]:
     """Inside, JAX finds none of the bodies that it traced before: they are traced again."""
-    return _TRACE_CONTEXT(object())
+    return keyed_context(object())
+
+
+def keyed_context(key: object) -> AbstractContextManager[None]:
+    """Inside, of the bodies that JAX traced before, it finds those that were traced under the same key."""
+    return _TRACE_CONTEXT(key)
 
 
 class _StateRead(effects.Effect):

@@ -17,6 +17,11 @@ def strong(aval: Any) -> Any:
     return aval.strip_weak_type() if getattr(aval, "weak_type", False) else aval
 
 
+def strong_type(array: Any) -> Any:
+    """The type of an array or tracer, without the weak flag."""
+    return strong(array.aval)
+
+
 def strong_array(leaf: Any) -> Any:
     """A number or array, concrete or traced, as an array of a strong type."""
     array = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)

@@ -69,7 +69,7 @@ def call(
         NonFiniteError: see `debug_nan`.
     """
     with LOCK:
-        traced = with_arrays_as_parameters(trace(fn, args, kwargs, fresh=True))
+        traced = with_arrays_as_parameters(trace(fn, args, kwargs))
         derived = recipe.derive(traced)
         leaves = list(traced.leaves.values())
         compiled = _find(traced, derived, leaves, debug_nan)

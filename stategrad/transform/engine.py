@@ -60,13 +60,11 @@ class Engine:
         self.debug_nan = debug_nan
         self.retraces = Retraces(function_name(fn))
         self._versions: list[_Version] = []
-        self._traced_before = False
         self._pending: Staged | None = None
 
     def stage(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Staged:
         """Traces `fn` on these arguments (static ones hidden) and runs the passes."""
-        fresh, self._traced_before = self._traced_before, True
-        traced = trace(self.fn, args, kwargs, fresh=fresh)
+        traced = trace(self.fn, args, kwargs)
         self.retraces.traced(traced.signature())
         return stage(traced, self.recipe.derive(traced))
 

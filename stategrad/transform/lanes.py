@@ -158,7 +158,7 @@ class Lane:
 
         own = list(slices)
         args, kwargs = given
-        traced = trace(_named_as(fn, lane), (list(slices.values()), *args), kwargs, fresh=True)
+        traced = trace(_named_as(fn, lane), (list(slices.values()), *args), kwargs)
         return Lane(traced, stage(traced, AsIs().derive(traced)), kept, structures)
 
     @property

@@ -75,7 +75,7 @@ class Point:
         args, kwargs = static.hide(args, kwargs)
         final = WantedStates.of(final_states)
         with LOCK:
-            traced = with_arrays_as_parameters(trace(fn, args, kwargs, fresh=True))
+            traced = with_arrays_as_parameters(trace(fn, args, kwargs))
             selection = request.select(traced)
             traced, keep = _with_final(traced, final.states if final else ())
             pure = _find(traced, keep)

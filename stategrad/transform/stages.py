@@ -28,7 +28,7 @@ class Staging:
     def __init__(self, engine: Engine, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         self._engine = engine
         self._args, self._kwargs = engine.static.hide(args, kwargs)
-        self._traced = trace(engine.fn, self._args, self._kwargs, fresh=True)
+        self._traced = trace(engine.fn, self._args, self._kwargs)
 
     @property
     def module(self) -> Module:
@@ -111,6 +111,6 @@ def make_ir(fn: Any) -> Any:
     """
 
     def made(*args: Any, **kwargs: Any) -> Module:
-        return module_of(trace(fn, args, kwargs, fresh=True))
+        return module_of(trace(fn, args, kwargs))
 
     return made
