@@ -57,7 +57,9 @@ def direct() -> Iterator[None]:
 
 
 class _StatePrimitive(compat.Primitive):
-    """Reads and writes of one leaf of a State: parameters `cell`, `leaf` = (version, index)."""
+    """Reads and writes of one leaf of a State: parameters `cell`, `leaf` = (version, index). `creates` marks
+    the write with which a State begins that is created inside a trace.
+    """
 
     def bind_with_trace(self, trace: Any, args: Any, avals: Any, params: Any, /) -> Any:
         return self._bind(trace, args, params, ())
@@ -149,7 +151,7 @@ def _read_type(*, cell: CellId, leaf: tuple[int, int], aval: Any, structure: Any
     return aval, {compat.STATE_READ}
 
 
-def _write_type(x: Any, *, cell: CellId, leaf: tuple[int, int]) -> Any:
+def _write_type(x: Any, *, cell: CellId, leaf: tuple[int, int], creates: bool) -> Any:
     return [], {compat.STATE_WRITE}
 
 
@@ -160,7 +162,7 @@ def _read_now(*, cell: CellId, leaf: tuple[int, int], aval: Any, structure: Any)
     return state.stored_leaf(leaf[1], aval, structure)
 
 
-def _write_now(x: Any, *, cell: CellId, leaf: tuple[int, int]) -> Any:
+def _write_now(x: Any, *, cell: CellId, **params: Any) -> Any:
     raise _written_inside(cell, "a JAX transformation")
 
 
