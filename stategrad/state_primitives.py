@@ -76,7 +76,10 @@ class _StatePrimitive(compat.Primitive):
             if kept is not None:
                 return kept
         elif self is write_p and not thread.direct and not compat.is_eval_trace(trace):
-            raise _written_inside(params["cell"], f"a JAX transformation ({type(trace).__name__})")
+            batched = compat.is_batch_trace(trace)
+            raise _written_inside(
+                params["cell"], "jax.vmap" if batched else f"a JAX transformation ({type(trace).__name__})"
+            )
         return trace.process_primitive(self, args, params)
 
     def _under_ad(self, trace: Any, args: Any, params: Any, below: tuple[Any, ...]) -> Any:
