@@ -12,7 +12,15 @@ import operator
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import jax
@@ -185,7 +193,7 @@ class Guards:
         for i, part in enumerate(value):
             self._enter(part, f"{name}[{i}]")
 
-    def _mapping(self, value: dict[Any, Any], name: str, into: Any, form: str) -> None:
+    def _mapping(self, value: "dict[Any, Any] | _Slots", name: str, into: Any, form: str) -> None:
         for key, part in list(value.items()):
             shown = form.format(name, key)
             self._item(into, value, key, part, shown)
@@ -222,6 +230,7 @@ class Guards:
             or _is_users(getattr(module, "__file__", None) or "")
         ):
             self._mapping(getattr(value, "__dict__", {}), name, into, "{}.{}")
+            self._mapping(_Slots(value), name, self.items, "{}.{}")
 
 
 class _Attributes:
@@ -234,6 +243,24 @@ class _Attributes:
 
     def get(self, key: str, default: Any) -> Any:
         return self._cls.__dict__.get(key, default)
+
+
+class _Slots:
+    """What stands in the `__slots__` of an object, as a mapping that is alive."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+
+    def get(self, key: str, default: Any) -> Any:
+        return getattr(self._owner, key, default)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        for cls in type(self._owner).__mro__:
+            for key, part in vars(cls).items():
+                if isinstance(part, MemberDescriptorType):
+                    yield key, self.get(key, _MISSING)
 
 
 @functools.cache

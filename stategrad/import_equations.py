@@ -34,10 +34,12 @@ class Importer:
         b: the builder of the region.
         otherwise: the location of equations that come from no line of the user's.
         flags: the boolean behind a number that was converted from one.
+        around: what imports the region around, or the caller of the function.
     """
 
-    def __init__(self, imports: "Imports", otherwise: Location) -> None:
+    def __init__(self, imports: "Imports", otherwise: Location, around: "Importer | None" = None) -> None:
         self.imports = imports
+        self.around = around
         self.b = Builder()
         self.otherwise = otherwise
         self._env: dict[Any, Value] = {}
@@ -81,7 +83,7 @@ class Importer:
 
     def nested(self, program: Any, body: Callable[["Importer", list[Value]], Region] | None = None) -> Region:
         """A jaxpr as a region of the current operation; `body` may make it in its own way."""
-        inner = Importer(self.imports, self.b.location)
+        inner = Importer(self.imports, self.b.location, self)
         params = inner.parameters(program)
         if body is not None:
             return body(inner, params)
@@ -144,7 +146,7 @@ class Importer:
         operands, mark = [self._atom(v, shape) for v in equation.invars], len(self.b.operations)
         results = self._results(name, equation, operands)
         if equation.effects and compat.is_transposed(equation):
-            self.imports.writes.check_backward(self.b.operations[mark:])
+            self.imports.states.check_backward(self.b.operations[mark:])
         self._env.update(zip(equation.outvars, results, strict=True))
         if name == "convert_element_type" and operands[0].type == _FLAG:
             self.flags[results[0]] = operands[0]

@@ -33,12 +33,13 @@ _READ, _WRITE, _SCAN, _WHILE, _COND, _CALL, _REMAT = map(
 # ------------------------------------------------------------------------------------- states
 def _read(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     cell = at.imports.cell_of(equation.params, compat.type_of_aval(equation.outvars[0].aval))
+    at.imports.states.read(cell, at)
     return at.b.emit(_READ, (), {"cell": cell}, names=(cell.name.rpartition(".")[2],))
 
 
 def _write(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:
     cell = at.imports.cell_of(equation.params, operands[0].type)
-    at.imports.writes.note(cell, **equation.params)
+    at.imports.states.write(cell, at, equation.params["creates"])
     return at.b.emit(_WRITE, operands, {"cell": cell})
 
 
@@ -128,7 +129,7 @@ def _call(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[
     program = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
     if at.imports.is_inlined(program):
         return at.inline(program, operands)
-    return _emit_call(at, at.imports.function(program, at.b.location), operands)
+    return _emit_call(at, at.imports.function(program, at), operands)
 
 
 def _ir_call(at: "Importer", equation: Any, operands: Sequence[Value]) -> Sequence[Value]:

@@ -5,7 +5,7 @@ shared functions for nested jits, foreign operations for everything else.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stategrad.ir import UNKNOWN, Cell, Function, Location, Names, Type, Value, reachable
+from stategrad.ir import UNKNOWN, Cell, Function, Names, Type, Value, reachable
 from stategrad.ir.opdef import OpDef, register_namespace
 from stategrad.ir.record import record
 
@@ -14,7 +14,7 @@ from .errors import StateError
 from .foreign import ForeignOp
 from .import_equations import Importer
 from .import_functions import definition, is_users, renamed
-from .import_writes import Writes
+from .import_states import StateUses
 from .traced_names import function_name
 from .traced_programs import open_program
 
@@ -68,7 +68,7 @@ class Imports:
         self.effectful = _import_effectful
         self.names = names
         self.inline = inline
-        self.writes = Writes()
+        self.states = StateUses()
         self._functions: dict[Any, tuple[Any, Function]] = {}
         self._adopted: dict[Function, Function] = {}
 
@@ -81,16 +81,16 @@ class Imports:
         results = importer.run(program, params)
         return self._finish(jaxpr, self.names.fresh(name), importer, [*closed_over, *params], results)
 
-    def function(self, program: Any, caller: Location) -> Function:
+    def function(self, program: Any, caller: Importer) -> Function:
         """The function that a nested jit becomes: one however often it is called.
 
         A function of a library has none of the user's lines inside. It gets its caller's line.
         """
         jaxpr, _ = open_program(program)
-        inside = UNKNOWN if is_users(jaxpr) else caller.source
+        inside = UNKNOWN if is_users(jaxpr) else caller.b.location.source
         kept = self._functions.get((id(jaxpr), inside))
         if kept is None:
-            importer = Importer(self, inside)
+            importer = Importer(self, inside, caller)
             params = importer.parameters(program)
             results = importer.run(program, params)
             name = self.names.fresh(function_name(jaxpr))

@@ -218,12 +218,12 @@ class State:
     def rewrite_leaf(self, index: int, array: Any) -> None:
         """Binds a write of one leaf, of the type that it has, in the current trace."""
         with direct():
-            write_p.bind(array, cell=self.cell, leaf=(self.held().version, index))
+            write_p.bind(array, cell=self.cell, leaf=(self.held().version, index), creates=False)
 
-    def _bind_writes(self, arrays: Sequence[Any], version: int) -> None:
+    def _bind_writes(self, arrays: Sequence[Any], version: int, creates: bool = False) -> None:
         with direct():
             for i, array in enumerate(arrays):
-                write_p.bind(array, cell=self.cell, leaf=(version, i))
+                write_p.bind(array, cell=self.cell, leaf=(version, i), creates=creates)
 
     def _retype(self, frame: Frame, before: Held, after: Held) -> Held:
         if not frame.at_top:
@@ -253,7 +253,7 @@ class State:
         frame.seen[self.cell] = self
         types = tuple(compat.strong_type(a) for a in arrays)
         frame.retyped[self.cell] = Held(self._structure, types)
-        self._bind_writes(arrays, 0)
+        self._bind_writes(arrays, 0, creates=True)
 
     # ------------------------------------------------------------------ copies and pickles
     def __copy__(self) -> "State":

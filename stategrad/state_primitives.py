@@ -57,7 +57,9 @@ def direct() -> Iterator[None]:
 
 
 class _StatePrimitive(compat.Primitive):
-    """Reads and writes of one leaf of a State: parameters `cell`, `leaf` = (version, index)."""
+    """Reads and writes of one leaf of a State: parameters `cell`, `leaf` = (version, index). `creates` marks
+    the write with which a State begins that is created inside a trace.
+    """
 
     def bind_with_trace(self, trace: Any, args: Any, avals: Any, params: Any, /) -> Any:
         return self._bind(trace, args, params, ())
@@ -76,7 +78,10 @@ class _StatePrimitive(compat.Primitive):
             if self is read_p:
                 return compat.stage(trace, self, params["aval"], compat.STATE_READ, params)
         elif self is write_p and not thread.direct and not compat.is_eval_trace(trace):
-            raise _written_inside(params["cell"], f"a JAX transformation ({type(trace).__name__})")
+            batched = compat.is_batch_trace(trace)
+            raise _written_inside(
+                params["cell"], "jax.vmap" if batched else f"a JAX transformation ({type(trace).__name__})"
+            )
         return trace.process_primitive(self, args, params)
 
     def _under_ad(self, trace: Any, args: Any, params: Any, below: tuple[Any, ...]) -> Any:
@@ -151,7 +156,7 @@ def _read_type(*, cell: CellId, leaf: tuple[int, int], aval: Any, structure: Any
     return aval, {compat.STATE_READ}
 
 
-def _write_type(x: Any, *, cell: CellId, leaf: tuple[int, int]) -> Any:
+def _write_type(x: Any, *, cell: CellId, leaf: tuple[int, int], creates: bool) -> Any:
     return [], {compat.STATE_WRITE}
 
 
@@ -162,7 +167,7 @@ def _read_now(*, cell: CellId, leaf: tuple[int, int], aval: Any, structure: Any)
     return state.stored_leaf(leaf[1], aval, structure)
 
 
-def _write_now(x: Any, *, cell: CellId, leaf: tuple[int, int]) -> Any:
+def _write_now(x: Any, *, cell: CellId, **params: Any) -> Any:
     raise _written_inside(cell, "a JAX transformation")
 
 

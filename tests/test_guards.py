@@ -101,6 +101,31 @@ def test_attributes_of_plain_objects():
     assert f(3.0) == 27.0
 
 
+def test_attributes_in_slots():
+    @dataclasses.dataclass(slots=True)
+    class Base:
+        rate: float = 1.0
+        later: float = dataclasses.field(init=False)
+
+    class Scaled(Base):
+        __slots__ = ("scales",)
+
+        def __init__(self):
+            super().__init__()
+            self.scales = [1.0]
+
+    scaled = Scaled()
+    f = sg.jit(lambda x: x * scaled.rate * scaled.scales[0] * getattr(scaled, "later", 1.0))
+    assert f(1.0) == 1.0
+    scaled.rate = 3.0
+    assert f(1.0) == 3.0
+    assert "scaled.rate changed from 1.0 to 3.0" in f.explain()
+    scaled.scales[0] = 5.0
+    assert f(1.0) == 15.0
+    scaled.later = 2.0
+    assert f(1.0) == 30.0
+
+
 def test_arrays():
     fixed, mutable = jnp.array([1.0, 2.0]), np.array([1.0, 2.0], np.float32)
     f = sg.jit(lambda: jnp.sum(fixed * mutable))

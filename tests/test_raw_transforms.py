@@ -140,3 +140,48 @@ def test_a_condition_that_writes_counts_the_same_under_disable_jit(loop):
     with jax.disable_jit():
         assert run() == 3
     assert count.value == 4
+
+
+# ------------------------------------------------------------------ States that end with a loop or a branch
+def created_in_branch(x, box):
+    return lax.cond(x > 0, lambda: box.append(sg.State(x, "inside")) or x, lambda: x)
+
+
+def created_in_loop(x, box):
+    return lax.scan(lambda c, _: (box.append(sg.State(c, "inside")) or c, None), x, length=0)[0]
+
+
+def created_in_condition(x, box):
+    return lax.while_loop(lambda c: bool(box.append(sg.State(c, "inside"))) or c < 3, lambda c: c + 1, x)
+
+
+def created_in_jit(x, box):
+    return jax.jit(lambda x: box.append(sg.State(x, "inside")) or x)(x)
+
+
+@pytest.mark.parametrize(
+    "create",
+    [created_in_branch, created_in_loop, created_in_condition, created_in_jit],
+    ids=lambda c: c.__name__,
+)
+@pytest.mark.parametrize(
+    "use", [lambda s: s.value, lambda s: setattr(s, "value", 1.0)], ids=["read", "write"]
+)
+def test_a_state_of_a_loop_or_branch_is_gone_with_it(create, use):
+    def f(x):
+        box = []
+        y = create(x, box)
+        use(box[0])
+        return y
+
+    with pytest.raises(sg.StateError, match=r"'inside'.*gone with it.*test_raw_transforms.py.*outside"):
+        sg.jit(f)(-2.0)
+
+
+def test_a_state_of_a_loop_serves_inside_of_it():
+    def step(c, _):
+        inside = sg.State(c, "inside")
+        lax.cond(c > 0, lambda: setattr(inside, "value", inside.value * 3), lambda: None)
+        return lax.fori_loop(0, 2, lambda i, c: c + inside.value, c), None
+
+    close(sg.grad(lambda x: lax.scan(step, x, length=2)[0], argnums=0)(1.0), 49.0)
