@@ -1,48 +1,46 @@
-"""Runs every topic, or those named on the command line, and writes benchmarks/RESULTS.md."""
+"""Runs every topic, or those named on the command line, and writes RESULTS.md and the plots beside it."""
 
 import argparse
-import platform
-from collections.abc import Iterator
-from pathlib import Path
+import time
 
-import jax
+from . import compiling, depth, dispatch, imports, jacobians, memory, running, staging
+from .measure import FULL
+from .report import Results, machine
+from .table import markdown
 
-from . import dispatch, staging
-from .measure import Ratio
+TOPICS = {
+    "dispatch": dispatch,
+    "staging": staging,
+    "compiling": compiling,
+    "running": running,
+    "memory": memory,
+    "jacobians": jacobians,
+    "imports": imports,
+    "depth": depth,
+}
 
-TOPICS = {"dispatch": dispatch, "staging": staging}
-RESULTS = Path(__file__).parent / "RESULTS.md"
 
-
-def table(title: str, rows: dict[str, dict[str, Ratio]]) -> Iterator[str]:
-    """A topic as a Markdown table: a row a model, a column a way to run it."""
-    columns = list(next(iter(rows.values())))
-    yield f"## {title}\n"
-    yield f"| | {' | '.join(columns)} | baseline |"
-    yield "|---" * (len(columns) + 2) + "|"
-    for model, ratios in rows.items():
-        seconds = next(iter(ratios.values())).seconds
-        yield f"| {model} | {' | '.join(map(str, ratios.values()))} | {seconds * 1e6:,.0f} us |"
-    yield ""
+def titles() -> dict[str, str]:
+    """What each topic is about, from the docstring of its module."""
+    return {name: (topic.__doc__ or "").strip().partition("\n")[0] for name, topic in TOPICS.items()}
 
 
 def main() -> None:
     """Entry point of `python -m benchmarks`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("topics", nargs="*", choices=[*TOPICS, []], help="default: all")
+    parser.add_argument("topics", nargs="*", metavar="topic", help=f"of {', '.join(TOPICS)}; default: all")
     names = parser.parse_args().topics or list(TOPICS)
-    lines = [
-        "# Measurements",
-        "",
-        "Made by `python -m benchmarks`: medians of ratios (quartiles in brackets), in one process.",
-        f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}.",
-        "",
-    ]
+    if unknown := set(names) - TOPICS.keys():
+        parser.error(f"there is no topic {min(unknown)}; there are {', '.join(TOPICS)}")
+    results = Results()
     for name in names:
-        lines.extend(table(TOPICS[name].TITLE, TOPICS[name].run()))
-        print("\n".join(lines[-6:]))
-    if names == list(TOPICS):
-        RESULTS.write_text("\n".join(lines))
+        start, on = time.perf_counter(), machine()
+        tables = TOPICS[name].run(FULL)
+        results.put(name, tables, on)
+        results.write(titles())  # after each topic: a run that is cut short keeps what it has
+        for table in tables:
+            print("\n".join(markdown(table, {})))
+        print(f"{name} took {time.perf_counter() - start:.0f} s\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,58 +1,65 @@
-"""Dispatch: one compiled SGD step that writes its parameters back, against `jax.jit` of a donated list."""
+"""Dispatch: what a call costs when the arithmetic is next to nothing."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import jax
 
-import stategrad as sg
+from .libraries import BASELINE, Jax, JaxKept, Library, Stategrad, check_equal, gradients, peers
+from .measure import Effort, compare
+from .models import Model, many, mlp
+from .table import Row, Table
 
-from .measure import Ratio, compare
-from .models import Model, mlp
-
-TITLE = "One compiled SGD step, time of a call (baseline: jax.jit of a list that is donated)"
-ROUNDS = 15
+NOTE = "Dispatch is synchronous on CPU: asynchronous clocks do not add up."
 
 
-def run() -> dict[str, dict[str, Ratio]]:
-    """The ratios for each model. Dispatch is synchronous meanwhile: asynchronous clocks do not add up."""
+def run(effort: Effort) -> list[Table]:
+    """Steps, gradients, and a gradient without `jit`."""
+    models = [mlp(2, 4, 4), *[many(n) for n in effort.pick((200, 1000), (8,))]]
+    models.append(mlp(effort.pick(100, 3), 8))
+    with synchronous():
+        return [
+            Table("A compiled step that writes its parameters back", _steps(models, effort), note=NOTE),
+            Table("A compiled gradient, nothing written", _gradients(models, effort), note=NOTE),
+            Table("`grad` called without `jit`, against `jax.jit(jax.grad)`", _uncompiled(effort), note=NOTE),
+        ]
+
+
+@contextlib.contextmanager
+def synchronous() -> Iterator[None]:
+    """Calls return when the CPU has computed; other devices stay asynchronous and are waited for."""
     before = jax.config.read("jax_cpu_enable_async_dispatch")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
-        return {model.name: _measure(model) for model in (mlp(2, 4), mlp(100, 8))}
+        yield
     finally:
         jax.config.update("jax_cpu_enable_async_dispatch", before)
 
 
-def _measure(model: Model) -> dict[str, Ratio]:
-    values = [s.value for s in model.states]
-    number = max(10, 2000 // len(values))
-
-    @sg.jit
-    def ours(x: jax.Array) -> jax.Array:
-        gradients, loss = sg.grad(model.loss, grad_states=model.states, return_value=True)(x)
-        for state, gradient in zip(model.states, gradients, strict=True):
-            state.value = state.value - 0.01 * gradient
-        return loss
-
-    def step(values: list[jax.Array], x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        loss, gradients = jax.value_and_grad(model.pure)(values, x)
-        return loss, [v - 0.01 * g for v, g in zip(values, gradients, strict=True)]
-
-    return compare(
-        {
-            "jax.jit, donated": _threaded(jax.jit(step, donate_argnums=0), values, model.x),
-            "jax.jit": _threaded(jax.jit(step), values, model.x),
-            "stategrad.jit": lambda: ours(model.x),
-        },
-        "jax.jit, donated",
-        ROUNDS,
-        number,
-    )
+def _steps(models: list[Model], effort: Effort) -> tuple[Row, ...]:
+    return tuple(Row(m.name, compare(_step_makers(m), BASELINE, effort), must=1.10) for m in models)
 
 
-def _threaded(step, values, x):
-    held = [jax.numpy.array(v) for v in values]
+def _gradients(models: list[Model], effort: Effort) -> tuple[Row, ...]:
+    libraries = [Jax(), Stategrad(), *peers()]
+    return tuple(Row(m.name, compare(gradients(m, libraries), BASELINE, effort), must=1.10) for m in models)
 
-    def call() -> None:
-        nonlocal held
-        _, held = step(held, x)
 
-    return call
+def _uncompiled(effort: Effort) -> tuple[Row, ...]:
+    model = mlp(2, 4, 4)
+    makers = gradients(model, [Jax(), Stategrad(), *peers()], "uncompiled")
+    return (Row(model.name, compare(makers, BASELINE, effort), must=1.5),)
+
+
+def _step_makers(model: Model) -> dict[str, Any]:
+    step = JaxKept().step(model)
+    truth = (step.call(), step.call(), step.values())
+
+    def make(library: Library) -> Any:
+        step = library.step(model)
+        check_equal((step.call(), step.call(), step.values()), truth, model.name)
+        return step.call
+
+    return {library.name: partial(make, library) for library in (Jax(), JaxKept(), Stategrad(), *peers())}
