@@ -1,5 +1,7 @@
 """trip-wire: one flag over all that a pure function returns, which says whether it is finite."""
 
+from collections.abc import Container
+
 from stategrad.ir import Builder, Function, Module, Type, Value
 from stategrad.ir.record import record
 
@@ -9,13 +11,14 @@ from .pipeline import Pass, register_pass
 _FLAG = Type.parse("bool[]")
 
 
-def trip_wire_function(function: Function) -> Function:
-    """The function with one more result at the end: whether all its real and complex results are finite."""
+def trip_wire_function(function: Function, unwatched: Container[int] = ()) -> Function:
+    """The function with one more result at the end: whether all its real and complex results are finite, but
+    for those with the `unwatched` numbers.
+    """
     b = Builder(function.location)
     b.operations, b.locals = list(function.body.operations), list(function.body.locals)
-    flags = [
-        _all_finite(b, v) for v in dict.fromkeys(function.results) if v.type.differentiable and v.type.size
-    ]
+    watched = dict.fromkeys(v for i, v in enumerate(function.results) if i not in unwatched)
+    flags = [_all_finite(b, v) for v in watched if v.type.differentiable and v.type.size]
     flag = flags[0] if flags else b.constant(True, _FLAG)
     for more in flags[1:]:
         flag = b.call_row("and", flag, more)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stategrad.ir import Derived, Function, Location, Operation, Region, Value
+from stategrad.ir import Derived, Function, Location, Operation, Region, Value, walk
 from stategrad.ir.evaluate import Machine
 from stategrad.ir.record import record
 
@@ -33,8 +33,60 @@ class Finding:
     index: tuple[int, ...]
 
 
+@record
+class Trip:
+    """That a call gave something that is not finite.
+
+    Attributes:
+        subject: what was called, as a person calls it.
+        tripped: what of its results is not finite, in words.
+        commits: whether it would have written to States.
+        reverse: whether it belongs to a derivative in reverse: all that is derived in it is `backward` then,
+            also what is computed on the way forwards.
+    """
+
+    subject: str
+    tripped: tuple[str, ...]
+    commits: bool = True
+    reverse: bool = False
+
+    @property
+    def head(self) -> str:
+        """The first line of the error."""
+        gave = ", ".join(self.tripped) or "something"
+        done = "; nothing was committed" if self.commits else ""
+        return f"{self.subject} gave {gave} that is not finite{done}"
+
+    def by_inputs(self, names: Sequence[str], arrays: Sequence[Any]) -> NonFiniteError | None:
+        """The error if something that came in was not finite; `names` are what a person calls each."""
+        for array, what in zip(arrays, names, strict=True):
+            index = first_bad(array)
+            if index is not None:
+                where = f" at index {list(index)}" if index else ""
+                text = f"{self.head}\n  input     {what} holds {np.asarray(array)[index]}{where} on entry"
+                return NonFiniteError(text, phase="input", inputs=(what,), index=index, tripped=self.tripped)
+        return None
+
+    def by_operations(self, function: Function, operands: Sequence[Any]) -> NonFiniteError:
+        """The error from the operations of the pure function that ran, on the operands that it had."""
+        found = find(function, [_host(x, v) for x, v in zip(operands, function.params, strict=True)])
+        if found is not None:
+            return _error(self, found, self.reverse or _is_transposed(function))
+        return NonFiniteError(
+            f"{self.head}\n  replay    evaluated operation by operation, the program stays finite: the "
+            "compiled one rounds or fuses differently; look for overflow near the limits of the dtype",
+            phase="unknown",
+            tripped=self.tripped,
+        )
+
+
 def explain_trip(
-    function: Function, operands: Sequence[Any], names: Sequence[str], tripped: Sequence[str], name: str
+    function: Function,
+    operands: Sequence[Any],
+    names: Sequence[str],
+    tripped: Sequence[str],
+    name: str,
+    reverse: bool = False,
 ) -> NonFiniteError:
     """The error for a program that gave something that is not finite.
 
@@ -43,28 +95,15 @@ def explain_trip(
         operands: what it was given, and `names` what a person calls each.
         tripped: what of its results is not finite, in words.
         name: the name of the user's function.
+        reverse: as for `Trip`.
     """
-    head = f"{name} gave {', '.join(tripped) or 'something'} that is not finite; nothing was committed"
-    operands = [_host(x, v) for x, v in zip(operands, function.params, strict=True)]
-    for operand, what in zip(operands, names, strict=True):
-        index = first_bad(operand)
-        if index is not None:
-            where = f" at index {list(index)}" if index else ""
-            text = f"{head}\n  input     {what} holds {np.asarray(operand)[index]}{where} on entry"
-            return NonFiniteError(text, phase="input", inputs=(what,), index=index, tripped=tuple(tripped))
-    found = find(function, operands)
-    if found is None:
-        return NonFiniteError(
-            f"{head}\n  replay    evaluated operation by operation, the program stays finite: the compiled "
-            "one rounds or fuses differently; look for overflow near the limits of the dtype",
-            phase="unknown",
-            tripped=tuple(tripped),
-        )
-    return _error(head, found, tuple(tripped))
+    trip = Trip(name, tuple(tripped), reverse=reverse)
+    return trip.by_inputs(names, operands) or trip.by_operations(function, operands)
 
 
 def first_bad(array: Any) -> tuple[int, ...] | None:
     """The first index at which an array is not finite; None if it is finite, or holds no numbers."""
+    array = np.asarray(array) if isinstance(array, (int, float, complex)) else array
     dtype = getattr(array, "dtype", None)
     if dtype is None or not isinstance(dtype, np.dtype):
         return None
@@ -135,20 +174,35 @@ class _Watch(Machine):
         )
 
 
-def phase_of(location: Location) -> str:
-    """`forward`, `tangent` or `backward`: by the passes that derived an operation."""
-    passes = []
-    while isinstance(location, Derived):
-        passes.append(location.by)
-        location = location.base
+def phase_of(location: Location, reverse: bool) -> str:
+    """`forward`, `tangent` or `backward`: by the passes that derived an operation.
+
+    Args:
+        reverse: whether the program is one of a derivative in reverse.
+    """
+    passes = _passes(location)
     if "transpose" in passes:
         return "backward"
-    return "tangent" if {"linearize", "jvp"}.intersection(passes) else "forward"
+    derived = not passes.isdisjoint(("linearize", "jvp"))
+    return "forward" if not derived else "backward" if reverse else "tangent"
 
 
-def _error(head: str, found: Finding, tripped: tuple[str, ...]) -> NonFiniteError:
-    op, phase = found.op, phase_of(found.op.location)
-    lines = [head, f"  phase     {phase}", f"  operation {op.name} ({op.location.source})"]
+def _passes(location: Location) -> set[str]:
+    found = set()
+    while isinstance(location, Derived):
+        found.add(location.by)
+        location = location.base
+    return found
+
+
+def _is_transposed(function: Function) -> bool:
+    """Whether a program has something of a derivative in reverse."""
+    return any("transpose" in _passes(op.location) for op in walk(function.body))
+
+
+def _error(trip: Trip, found: Finding, reverse: bool) -> NonFiniteError:
+    op, phase = found.op, phase_of(found.op.location, reverse)
+    lines = [trip.head, f"  phase     {phase}", f"  operation {op.name} ({op.location.source})"]
     for loop, step in found.steps:
         length = loop.attributes.get("length")
         of = f" of {length}" if length is not None else ""
@@ -166,7 +220,7 @@ def _error(head: str, found: Finding, tripped: tuple[str, ...]) -> NonFiniteErro
         steps=steps,
         index=found.index,
         inputs=tuple(v.name for v in op.operands if v.name),
-        tripped=tripped,
+        tripped=trip.tripped,
     )
 
 

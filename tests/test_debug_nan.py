@@ -110,3 +110,218 @@ def test_inside_another_trace_it_is_refused():
     inner = sg.grad(lambda x: x**2, debug_nan=True)
     with pytest.raises(sg.TraceError, match="pass debug_nan=True to the outermost transform"):
         sg.jit(lambda x: inner(x))(1.0)
+
+
+# ------------------------------------------------------------------------------- every transform has it
+def test_the_phase_of_a_derivative_in_reverse():
+    w = sg.State(jnp.array([4.0, 0.0]), name="w")
+    with pytest.raises(sg.NonFiniteError) as caught:
+        sg.grad(lambda: jnp.sum(jnp.sqrt(w.value)), grad_states=w, debug_nan=True)()
+    assert caught.value.phase == "backward"
+    with pytest.raises(sg.NonFiniteError) as caught:
+        sg.jacfwd(jnp.sqrt, debug_nan=True)(0.0)
+    assert caught.value.phase == "tangent"
+
+
+@pytest.fixture
+def w():
+    return sg.State(jnp.array([4.0, 1.0]), name="w")
+
+
+def root(w):
+    def root(x):
+        w.value = w.value - x
+        return jnp.sum(jnp.sqrt(w.value))
+
+    return root
+
+
+def test_vjp_forward(w):
+    with pytest.raises(sg.NonFiniteError, match=r"root gave the result.*nothing was committed") as caught:
+        sg.vjp(root(w), 2.0, debug_nan=True)
+    error = caught.value
+    assert (error.phase, error.operation, error.index) == ("forward", "sqrt", (1,))
+    assert error.location.line == line_of(root, "jnp.sqrt")
+    np.testing.assert_array_equal(w.value, [4.0, 1.0])
+
+
+def test_only_in_the_pullback(w):
+    value, pullback = sg.vjp(root(w), 1.0, grad_states=w, debug_nan=True)
+    np.testing.assert_allclose(value, np.sqrt(3.0), rtol=1e-6)
+    np.testing.assert_array_equal(w.value, [3.0, 0.0])
+    with pytest.raises(sg.NonFiniteError) as caught:
+        pullback(1.0)
+    error = caught.value
+    assert str(error).startswith(
+        "the pullback of root gave the cotangent of the State 'w', the cotangent of argument 'x' that is not "
+        "finite\n  phase     backward\n"
+    )
+    assert (error.phase, error.index) == ("backward", (1,))
+    assert error.location.line == line_of(root, "jnp.sqrt")
+
+
+def test_a_cotangent_that_is_not_finite_is_reported_as_that(w):
+    _, pullback, aux = sg.vjp(
+        lambda x: ({"a": x * w.value}, x), 1.0, grad_states=[w], has_aux=True, debug_nan=True
+    )
+    by_w, by_x = pullback({"a": jnp.ones(2)})
+    np.testing.assert_array_equal(by_w[0], [1.0, 1.0])
+    assert (aux, by_x) == (1.0, 5.0)
+    message = r"the cotangent of the result\['a'\] of lambda holds nan at index \[1\] on entry"
+    with pytest.raises(sg.NonFiniteError, match=message) as caught:
+        pullback({"a": jnp.array([1.0, jnp.nan])})
+    assert (caught.value.phase, caught.value.inputs) == (
+        "input",
+        ("the cotangent of the result['a'] of lambda",),
+    )
+    final = sg.vjp(root(w), 0.0, final_states=w, debug_nan=True)[1]
+    with pytest.raises(sg.NonFiniteError, match="the cotangent of the State 'w' holds inf at index"):
+        final(1.0, jnp.array([0.0, jnp.inf]))
+
+
+def test_an_input_that_only_the_pullback_uses():
+    def masked(x):
+        return jnp.where(x > 0, 1.0 / x, 2.0 * x)
+
+    with pytest.raises(sg.NonFiniteError) as caught:
+        sg.vjp(masked, 0.0, debug_nan=True)[1](1.0)
+    assert (caught.value.phase, caught.value.operation) == ("forward", "div")
+    _, pullback = sg.vjp(lambda x, y: jnp.where(x > 0, x * y, 1.0), -1.0, jnp.inf, debug_nan=True)
+    with pytest.raises(sg.NonFiniteError, match="argument 'y' holds inf on entry"):
+        pullback(1.0)
+
+
+def test_a_step_of_a_loop_in_a_pullback():
+    def total(xs):
+        return sg.for_loop(jnp.sqrt, xs).sum()
+
+    _, pullback = sg.vjp(total, jnp.ones(10).at[4].set(0.0), debug_nan=True)
+    with pytest.raises(sg.NonFiniteError, match="step 4 of 10 of the scan") as caught:
+        pullback(1.0)
+    assert (caught.value.phase, caught.value.steps) == ("backward", (4,))
+
+
+def test_linearize(w):
+    with pytest.raises(sg.NonFiniteError, match="root gave the result"):
+        sg.linearize(root(w), 2.0, debug_nan=True)
+    _, linear = sg.linearize(root(w), 1.0, grad_states=w, argnums=0, debug_nan=True)
+    with pytest.raises(sg.NonFiniteError, match="the linear function of root gave the tangent") as caught:
+        linear(1.0, state_tangents=jnp.ones(2))
+    assert (caught.value.phase, caught.value.index) == ("tangent", (1,))
+    w.value = jnp.array([4.0, 1.0])
+    _, linear = sg.linearize(root(w), 0.0, grad_states=w, argnums=0, debug_nan=True)
+    np.testing.assert_allclose(linear(1.0), -0.75)
+    with pytest.raises(sg.NonFiniteError, match="the tangent of the State 'w' holds nan at index"):
+        linear(1.0, state_tangents=jnp.array([jnp.nan, 1.0]))
+
+
+def test_jvp(w):
+    with pytest.raises(sg.NonFiniteError, match="root gave the tangent of the result of root that") as caught:
+        sg.jvp(root(w), (1.0,), (1.0,), state_tangents={w: jnp.ones(2)}, final_states=w, debug_nan=True)
+    assert caught.value.phase == "tangent"
+    assert caught.value.location.line == line_of(root, "jnp.sqrt")
+    np.testing.assert_array_equal(w.value, [4.0, 1.0])
+    with pytest.raises(sg.NonFiniteError, match="the tangent of argument 'x' holds nan on entry"):
+        sg.jvp(root(w), (0.0,), (jnp.nan,), debug_nan=True)
+    with pytest.raises(sg.NonFiniteError, match="the tangent of the State 'w' holds inf"):
+        sg.jvp(root(w), (0.0,), (0.0,), state_tangents={w: jnp.array([1.0, jnp.inf])}, debug_nan=True)
+    value, tangent = sg.jvp(root(w), (0.0,), (1.0,), debug_nan=True)
+    np.testing.assert_allclose((value, tangent), (3.0, -0.75))
+
+
+def test_hvp(w):
+    def power(x):
+        w.value = w.value * 1.0
+        return x**1.5 + jnp.sum(w.value**2) * x
+
+    with pytest.raises(sg.NonFiniteError, match="power gave the product by argument 'x'") as caught:
+        sg.hvp(power, (0.0,), (1.0,), debug_nan=True)
+    assert caught.value.phase == "backward"
+    found = sg.hvp(power, (4.0,), (1.0,), grad_states=w, argnums=0, debug_nan=True)
+    np.testing.assert_allclose(found[1], 0.75 / 2)
+
+
+def test_the_transforms_of_functions():
+    def bad(x):
+        return jnp.log(x)
+
+    for transform in (
+        sg.grad, sg.value_and_grad, sg.vector_grad, sg.jacrev, sg.jacobian, sg.jacfwd, sg.hessian, sg.jit,
+        lambda f, debug_nan: sg.fwd_grad(f, key=0, debug_nan=debug_nan),
+        lambda f, debug_nan: sg.GradientTransform(f, jax.grad, debug_nan=debug_nan),
+        lambda f, debug_nan: sg.GradientTransform(f, lambda f, **k: jax.grad(f, **k), debug_nan=debug_nan),
+        lambda f, debug_nan: lambda x: sg.vmap(f, debug_nan=debug_nan)(jnp.stack([x + 1.0, x])),
+    ):  # fmt: skip
+        seen = sg.State(0.0, name="seen")
+
+        def counting(x, seen=seen):
+            seen.value += 1.0
+            return bad(x)
+
+        made = transform(counting, debug_nan=True)
+        made(2.0)
+        with pytest.raises(RuntimeError) as caught:
+            made(-1.0)
+        error = caught.value
+        assert isinstance(error, sg.NonFiniteError) and seen.value == 1.0
+        assert (error.operation, error.phase) == ("log", "forward")
+        assert any("the result" in name for name in error.tripped)
+        assert error.location.line == line_of(test_the_transforms_of_functions, "jnp.log(x)")
+
+
+def diverge(x):
+    return jnp.sqrt(x - 1.0)
+
+
+LOOPS = {
+    "scan": lambda f, **k: sg.scan(lambda c, x: (f(c), x), 2.5, jnp.ones(3), **k),
+    "for_loop": lambda f, **k: sg.for_loop(f, jnp.array([2.0, 1.5, 0.0]), **k),
+    "while_loop": lambda f, **k: sg.while_loop(lambda c: c > 0.1, f, 2.5, **k),
+    "bounded_while_loop": lambda f, **k: sg.bounded_while_loop(lambda c: c > 0.1, f, 2.5, max_steps=4, **k),
+    "checkpointed_scan": lambda f, **k: sg.checkpointed_scan(lambda c, x: (f(c), x), 2.5, jnp.ones(3), **k),
+    "checkpointed_for_loop": lambda f, **k: sg.checkpointed_for_loop(f, jnp.array([2.0, 1.5, 0.0]), **k),
+    "cond": lambda f, **k: sg.cond(True, f, lambda x: x, 0.0, **k),
+    "switch": lambda f, **k: sg.switch(1, [lambda x: x, f], 0.0, **k),
+    "ifelse": lambda f, **k: sg.ifelse([False, True], [lambda x: x, f], 0.0, **k),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_and_branches(name):
+    seen = sg.State(0, name="seen")
+
+    def counting(x):
+        seen.value += 1
+        return diverge(x)
+
+    with pytest.raises(sg.NonFiniteError) as caught:
+        LOOPS[name](counting, debug_nan=True)
+    assert caught.value.operation == "sqrt" and caught.value.phase == "forward"
+    assert caught.value.location.line == line_of(diverge, "jnp.sqrt")
+    assert seen.value == 0
+    if "cond" not in name and name not in ("switch", "ifelse"):
+        assert caught.value.steps[:1] in ((2,), (1,)) or name.startswith(("checkpointed", "bounded"))
+    with jax.disable_jit(), pytest.raises(sg.NonFiniteError):
+        LOOPS[name](counting, debug_nan=True)
+    LOOPS[name](counting)
+    assert seen.value > 0
+
+
+def test_none_of_them_inside_a_trace(w):
+    _, pullback = sg.vjp(root(w), 0.0, debug_nan=True)
+    for program in (
+        lambda x: sg.vjp(root(w), x, debug_nan=True)[0],
+        lambda x: sg.linearize(root(w), x, debug_nan=True)[0],
+        lambda x: sg.jvp(root(w), (x,), (x,), debug_nan=True),
+        lambda x: sg.hvp(root(w), (x,), (x,), debug_nan=True),
+        lambda x: sg.for_loop(diverge, x[None], debug_nan=True),
+        pullback,
+    ):
+        with pytest.raises(sg.TraceError, match="pass debug_nan=True to the outermost transform"):
+            sg.jit(program)(0.5)
+
+
+def test_ahead_of_time_it_is_refused():
+    with pytest.raises(sg.TraceError, match="is not watched; lower it without debug_nan"):
+        sg.grad(diverge, debug_nan=True).lower(2.0)
+    assert "sqrt" in str(sg.grad(diverge, debug_nan=True).trace(2.0).module)

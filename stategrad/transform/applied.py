@@ -17,10 +17,13 @@ from .recipes import AsIs
 from .selection import Request, Selection, shown_tree
 from .staging import Staged, stage
 from .static import Static
+from .trips import WithValue
 
 
 class Applied:
-    """What a user's transform makes of a function with States; to be called in a trace of ours."""
+    """What a user's transform makes of a function with States; to be called in a trace of ours. If `watched`,
+    the value comes beside it.
+    """
 
     def __init__(
         self,
@@ -29,11 +32,12 @@ class Applied:
         params: dict[str, Any],
         request: Request,
         static: Static,
+        watched: bool = False,
     ) -> None:
         functools.update_wrapper(self, target)
         self.__name__ = function_name(target)
         self._target, self._transform, self._params = target, transform, params
-        self._request, self._static = request, static
+        self._request, self._static, self._watched = request, static, watched
         self._sees_units = knows_units(transform)
         self.container = None if request.states is None else Container.of(request.states)
 
@@ -53,7 +57,8 @@ class Applied:
         value, aux = selection.split_value(results[: traced.results])
         if not self._sees_units:
             gradients = self._with_units(gradients, selection, pure)
-        return self._request.outcome(gradients, value, aux)
+        outcome = self._request.outcome(gradients, value, aux)
+        return WithValue(outcome, value) if self._watched else outcome
 
     def _parts(self, found: Any) -> tuple[Any, Sequence[Any]]:
         """The gradients and the results of the program in what a transformed function gives."""

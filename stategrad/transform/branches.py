@@ -14,17 +14,25 @@ from .loop_arguments import check_callable, check_scalar
 from .loop_checks import Branches, explained
 
 
-def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
+def cond(
+    pred: Any,
+    true_fun: Callable[..., Any],
+    false_fun: Callable[..., Any],
+    *operands: Any,
+    debug_nan: bool = False,
+) -> Any:
     """`true_fun(*operands)` if `pred` holds, else `false_fun(*operands)`. Both may read and write States.
 
     Args:
         pred: one boolean; of a number, whether it is not zero.
         true_fun, false_fun: give results of the same structure, shapes and dtypes.
         operands: any pytrees of arrays.
+        debug_nan: as for `scan`.
 
     Raises:
         TraceError: `pred` is no single number, or the branches give different types.
         StateError: a State changes its type inside.
+        NonFiniteError: with `debug_nan`, something is not finite.
     """
     check_scalar(pred, "biuf", "pred", "cond", "one boolean or number")
     check_callable(true_fun, "true_fun", "cond")
@@ -35,20 +43,24 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
         with explained(branches.mismatch):
             return jax.lax.cond(_flag(pred), *branches.noting(), *operands)
 
-    return run(cond, pred, *operands)
+    return run(cond, pred, *operands, debug_nan=debug_nan)
 
 
-def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+def switch(
+    index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, debug_nan: bool = False
+) -> Any:
     """`branches[index](*operands)`, with the index moved into range. All may read and write States.
 
     Args:
         index: one integer; below 0 means the first branch, too large the last.
         branches: one or more; they give results of the same structure, shapes and dtypes.
         operands: any pytrees of arrays.
+        debug_nan: as for `scan`.
 
     Raises:
         TraceError: `index` is no single integer, there are no branches, or they give different types.
         StateError: a State changes its type inside.
+        NonFiniteError: with `debug_nan`, something is not finite.
     """
     check_scalar(index, "iu", "index", "switch", "one integer")
     _check_branches("switch", branches)
@@ -56,10 +68,12 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
     def switch(index: Any, *operands: Any) -> Any:
         return _switch("switch", index, branches, operands)
 
-    return run(switch, index, *operands)
+    return run(switch, index, *operands, debug_nan=debug_nan)
 
 
-def ifelse(conditions: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+def ifelse(
+    conditions: Any, branches: Sequence[Callable[..., Any]], *operands: Any, debug_nan: bool = False
+) -> Any:
     """Runs the branch of the first condition that holds: `if`, `elif`, …, `else`.
 
         ifelse([x > 5, x > 0], [large, small, negative], x)
@@ -67,11 +81,12 @@ def ifelse(conditions: Any, branches: Sequence[Callable[..., Any]], *operands: A
     Args:
         conditions: booleans or numbers, one for each branch or one fewer. If none holds, the last branch
             runs: it is the `else`, whatever its own condition says.
-        branches, operands: as for `switch`.
+        branches, operands, debug_nan: as for `switch`.
 
     Raises:
         TraceError: the number of conditions does not fit, or as for `switch`.
         StateError: a State changes its type inside.
+        NonFiniteError: with `debug_nan`, something is not finite.
     """
     _check_branches("ifelse", branches)
     each = list(conditions) if not hasattr(conditions, "ndim") or conditions.ndim else [conditions]
@@ -88,7 +103,7 @@ def ifelse(conditions: Any, branches: Sequence[Callable[..., Any]], *operands: A
         index = jnp.argmax(jnp.stack([*holds, jnp.asarray(True)]))
         return _switch("ifelse", index, branches, operands)
 
-    return run(ifelse, each, *operands)
+    return run(ifelse, each, *operands, debug_nan=debug_nan)
 
 
 def _switch(name: str, index: Any, functions: Sequence[Callable[..., Any]], operands: Sequence[Any]) -> Any:

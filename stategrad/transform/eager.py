@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from stategrad import jax_compat as compat
-from stategrad.arguments import argument_names, check_leaves, leaf_paths
+from stategrad.arguments import argument_names, check_leaves, function_name, leaf_paths
 from stategrad.backend import Program
 from stategrad.errors import NonFiniteError
 from stategrad.ir import Function, IRTypeError, Module, Operation, Region, Type, to_text
@@ -22,6 +22,7 @@ from stategrad.trace import Leaf, Retyped, Traced, trace
 
 from .recipes import AsIs
 from .staging import Derived, Recipe, Staged, module_of, stage
+from .trips import refuse_under_trace
 
 _KEPT = 256
 
@@ -39,16 +40,19 @@ class _Compiled:
 _compiled: dict[Any, _Compiled] = {}
 
 
-def run(fn: Callable[..., Any], *args: Any) -> Any:
+def run(fn: Callable[..., Any], *args: Any, debug_nan: bool = False) -> Any:
     """`fn(*args)`: a part of the trace that is current, or if there is none, traced and compiled.
 
     Raises:
         TraceError, StateError: as for `trace`.
+        NonFiniteError: as for `call`.
     """
     check_leaves(jax.tree.leaves(args), argument_names(fn, args, {}), fn, "argument")
-    if not compat.is_eager() or compat.jit_is_disabled():
+    if debug_nan:
+        refuse_under_trace(function_name(fn))
+    elif not compat.is_eager() or compat.jit_is_disabled():
         return fn(*args)
-    return call(fn, AsIs(), args, {})
+    return call(fn, AsIs(), args, {}, debug_nan)
 
 
 def call(
@@ -111,6 +115,7 @@ def _tripped(
         [*(leaves[i] for i in compiled.inputs), *closed_over, *arguments],
         [name for name, value in zip(names, found, strict=True) if first_bad(value) is not None],
         traced.function.name,
+        derived.reverse,
     )
 
 

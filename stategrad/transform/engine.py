@@ -8,17 +8,16 @@ import jax
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
-from stategrad.errors import TraceError
 from stategrad.guards import Guards
 from stategrad.state import LOCK
 from stategrad.trace import trace
-from stategrad.user_frame import user_line
 
 from .eager import call
 from .plan import Plan, Uncovered, bind_under_trace
 from .retraces import Retraces
 from .staging import Recipe, Staged, stage
 from .static import Static
+from .trips import refuse_under_trace
 
 _KEPT_VERSIONS = 16
 
@@ -72,20 +71,13 @@ class Engine:
         if self.static:
             args, kwargs = self.static.hide(args, kwargs)
         if not compat.is_eager():
-            self._refuse_debugging()
+            if self.debug_nan:
+                refuse_under_trace(function_name(self.fn))
             return bind_under_trace(self.stage(args, kwargs), args, kwargs)
         if self.retrace or self.debug_nan:
             return call(self.fn, self.recipe, args, kwargs, self.debug_nan)
         with LOCK:
             return self._call_planned(args, kwargs)
-
-    def _refuse_debugging(self) -> None:
-        if self.debug_nan:
-            raise TraceError(
-                f"{function_name(self.fn)} with debug_nan=True is called inside a function that is being "
-                f"traced{user_line()}, where nothing can be raised; "
-                "pass debug_nan=True to the outermost transform"
-            )
 
     # ------------------------------------------------------------------ one trace per combination of types
     def _call_planned(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -24,6 +24,7 @@ from .point import Point
 from .recipes import AsIs
 from .selection import Request
 from .static import Static
+from .trips import WithValue
 
 
 class ForwardGrad(Derivative):
@@ -34,8 +35,13 @@ class ForwardGrad(Derivative):
     def __init__(self, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
         super().__init__(fn, *args, **options)
         how = {name: options[name] for name in ("tangent_size", "drct_der_clip", "key") if name in options}
+        how["watched"] = self._engine.debug_nan
         # The estimate is traced as a whole: one program draws, differentiates and averages.
         self._engine.fn = _estimate(fn, self.request, self._engine.static, **how)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().__call__(*args, **kwargs)
+        return found.outcome if isinstance(found, WithValue) else found
 
     def recipe(self, request: Request, **options: Any) -> AsIs:
         """Nothing is made of the program of the estimate."""
@@ -49,8 +55,9 @@ def _estimate(
     tangent_size: int | None = None,
     drct_der_clip: float | None = None,
     key: Any = None,
+    watched: bool = False,
 ) -> Callable[..., Any]:
-    """The function that estimates the gradient of `fn`."""
+    """The function that estimates the gradient of `fn`; `watched` gives it with the value."""
     draws = _count(tangent_size)
 
     @functools.wraps(fn)
@@ -74,7 +81,9 @@ def _estimate(
         gradient = inputs.build(
             {n: jnp.mean(p, 0) for n, p in products.items()}, *point.selection.value_measures
         )
-        return request.outcome(gradient, *point.split(ran))
+        value, aux = point.split(ran)
+        outcome = request.outcome(gradient, value, aux)
+        return WithValue(outcome, value) if watched else outcome
 
     return estimate
 

@@ -32,7 +32,7 @@ class GradientRecipe:
             gradients = selection.assemble(by_args, by_cells, *selection.value_measures)
             return self.request.outcome(gradients, value, aux)
 
-        return Derived((step,), build, traced.results, selection.names("gradient"))
+        return Derived((step,), build, traced.results, selection.names("gradient"), reverse=True)
 
 
 class Grad(Derivative):

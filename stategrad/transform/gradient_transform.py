@@ -20,6 +20,7 @@ from .recipes import AsIs
 from .selection import Request
 from .staging import Recipe
 from .static import Static
+from .trips import WithValue
 
 _OURS = (jax.grad, jax.value_and_grad)
 """What the gradient pass does itself, without JAX's differentiation around the program."""
@@ -100,7 +101,7 @@ class GradientTransform(Derivative):
         self._applied: Applied | None = None
         recipe: Recipe = GradientRecipe(self.request)
         if params or transform not in _OURS:
-            self._applied = Applied(target, transform, params, self.request, static)
+            self._applied = Applied(target, transform, params, self.request, static, debug_nan)
             recipe = AsIs()
         self._engine = Engine(
             self._applied or target, recipe, static, retrace=True, donate=False, debug_nan=debug_nan
@@ -111,6 +112,7 @@ class GradientTransform(Derivative):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found = super().__call__(*args, **kwargs)
+        found = found.outcome if isinstance(found, WithValue) else found
         container = self._applied.container if self._applied else None
         return container.restore(found) if container else found
 

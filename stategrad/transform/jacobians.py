@@ -42,7 +42,8 @@ class JacobianRecipe:
 
         names = selection.names(self.kind)
         repeats = [names[k] for k in range(inputs) for _ in range(inputs ** (len(self.modes) - 1))]
-        return Derived(self._passes(selection, values, inputs), build, traced.results, (*repeats,) * values)
+        passes, names = self._passes(selection, values, inputs), (*repeats,) * values
+        return Derived(passes, build, traced.results, names, reverse=self.modes[0] == "reverse")
 
     def _passes(self, selection: Selection, values: int, inputs: int) -> tuple[Pass, ...]:
         wrt, args, function = selection.cell_names, selection.args, selection.traced.function

@@ -8,7 +8,7 @@ from stategrad.state import LOCK, State
 from stategrad.user_frame import user_line
 
 from .parts import Place, StateParts, distinct
-from .point import Point
+from .point import Point, Watch
 from .selection import Request
 from .static import Static
 from .wanted import WantedStates
@@ -24,6 +24,7 @@ def jvp(
     has_aux: bool = False,
     final_states: Any = None,
     check_states: bool = True,
+    debug_nan: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     **kwargs: Any,
@@ -46,6 +47,7 @@ def jvp(
         final_states: States of which the tangents of the final values are given too, in that container.
         check_states: a State that the function does not read is an error; otherwise its tangent has no
             influence.
+        debug_nan: raise `NonFiniteError`, and commit nothing, if something is not finite.
         static_argnums, static_argnames: arguments that are part of the program; their tangents are None.
         kwargs: passed to `fn`.
 
@@ -56,6 +58,7 @@ def jvp(
     Raises:
         GradientError: a tangent of another structure, shape or dtype; no tangent at all; a State that is not
             read or has integers; a derivative that does not exist.
+        NonFiniteError: with `debug_nan`, something is not finite.
         TraceError, StateError: as for `jit`.
     """
     states, given = _directions(grad_states, state_tangents, "jvp")
@@ -66,7 +69,9 @@ def jvp(
         point = Point.at(fn, primals, kwargs, static, request, final_states)
         active, arrays = _direction(point, tangents, states, given, "jvp")
         outputs = point.outputs
-        ran = point.run(point.pure.tangents(active, outputs.numbers), arrays)
+        watch = _watch(point, active, [f"the tangent of {name}" for name in outputs.names.values()])
+        program = point.pure.tangents(active, outputs.numbers)
+        ran = point.run(program, arrays, watch if debug_nan else None)
     value, aux = point.split(ran)
     return value, *outputs.build(dict(zip(outputs.numbers, ran.derivatives, strict=True))), *aux
 
@@ -83,6 +88,7 @@ def hvp(
     return_value: bool = False,
     check_states: bool = True,
     unit_aware: bool = False,
+    debug_nan: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     **kwargs: Any,
@@ -101,10 +107,10 @@ def hvp(
             `grad_states`, and none with them.
         has_aux, return_value: the result is `(product, value, aux)` with what was not asked for left out.
         unit_aware: as for `grad`; the direction has the units of what it is a direction of.
-        check_states, static_argnums, static_argnames, kwargs: as for `jvp`.
+        check_states, debug_nan, static_argnums, static_argnames, kwargs: as for `jvp`.
 
     Raises:
-        GradientError: as for `grad` and `jvp`.
+        GradientError, NonFiniteError: as for `grad` and `jvp`.
         TraceError, StateError: as for `jit`.
     """
     request = Request.of(grad_states, argnums, has_aux, return_value, check_states, unit_aware)
@@ -116,8 +122,9 @@ def hvp(
         point.selection.check_scalar()
         Request(states, None, check_states=check_states, keep_units=True).select(point.traced)
         active, arrays = _direction(point, tangents, states, given, "hvp")
-        rows = point.inputs.numbers
-        ran = point.run(point.pure.curvature(rows, active), arrays)
+        rows, names = point.inputs.numbers, point.inputs.names
+        watch = _watch(point, active, [f"the product by {names[n]}" for n in rows], reverse=True)
+        ran = point.run(point.pure.curvature(rows, active), arrays, watch if debug_nan else None)
     found = dict(zip(rows, ran.derivatives, strict=True))
     product = point.inputs.build(found, *point.selection.value_measures)
     return request.outcome(product, *point.split(ran))
@@ -160,6 +167,12 @@ def _direction(
     found = distinct(leaves)
     active = tuple(sorted(found))
     return active, [found[n] for n in active]
+
+
+def _watch(point: Point, active: Sequence[int], derivatives: Sequence[str], reverse: bool = False) -> Watch:
+    """What a person calls the tangents that go in and the derivatives that come out."""
+    names = point.operand_names
+    return Watch(tuple(f"the tangent of {names[n]}" for n in active), tuple(derivatives), reverse)
 
 
 def _of_arguments(point: Point, tangents: Any, name: str) -> Iterator[tuple[Place, Any]]:

@@ -15,8 +15,9 @@ from stategrad.units import Measure
 from stategrad.user_frame import user_line
 
 from .parts import Inputs, Outputs, Place, distinct, shown_part, summed
-from .point import Point
+from .point import Point, Ran, Watch
 from .pure import Halves, explained
+from .trips import Origin
 
 
 @record
@@ -59,14 +60,36 @@ class Kind:
         """The residuals among the operands and results of the forward half."""
         return [values[i] for i in self.halves.residuals]
 
+    def at(self, point: Point, debug_nan: bool, reverse: bool) -> tuple[Ran, tuple[Any, ...]]:
+        """Runs the forward half. Gives what it gave, and what a linear function of this kind is made from.
+
+        Raises:
+            NonFiniteError, TraceError: with `debug_nan`, as for `Point.run`.
+        """
+        forward = self.halves.forward
+        ran = point.run(forward, watch=Watch() if debug_nan else None)
+        fixed = (self, self.residuals(ran.values))
+        if not debug_nan:
+            return ran, fixed
+        what = "pullback" if reverse else "linear function"
+        origin = Origin(f"the {what} of {self.name}", forward, point.operand_names, reverse)
+        return ran, (*fixed, origin, ran.values[: len(origin.names)])
+
 
 @jax.tree_util.register_pytree_node_class
 class Pullback:
     """The pullback of a function at a point; see `vjp`. A pytree: its leaves are the residuals."""
 
-    def __init__(self, kind: Kind, residuals: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        residuals: Sequence[Any],
+        origin: Origin | None = None,
+        retained: Sequence[Any] = (),
+    ) -> None:
         self._kind = kind
         self._residuals = residuals
+        self._origin, self._retained = origin, retained
 
     def __call__(self, cotangent: Any, state_cts: Any = None) -> Any:
         """The cotangents of what is differentiated by.
@@ -78,6 +101,7 @@ class Pullback:
 
         Raises:
             GradientError: a cotangent of another structure, shape or dtype.
+            NonFiniteError: `vjp` was asked for `debug_nan`, and something is not finite.
         """
         kind = self._kind
         leaves, of = self._given(cotangent, state_cts)
@@ -86,9 +110,17 @@ class Pullback:
         if not any(given):
             return kind.inputs.build({}, of)
         program, numbers = kind.transposed(given)
-        cotangents = [found[n] for n in kind.halves.results if n in found]
-        results = program.bind(*self._residuals, *cotangents)
+        cotangents = {n: found[n] for n in kind.halves.results if n in found}
+        results = self._run(program, cotangents, numbers)
         return kind.inputs.build(dict(zip(numbers, results, strict=True)), of)
+
+    def _run(self, program: Program, cotangents: Mapping[int, Any], numbers: Sequence[int]) -> list[Any]:
+        if self._origin is None:
+            return program.bind(*self._residuals, *cotangents.values())
+        inputs, outputs = self._kind.inputs.names, self._kind.outputs.names
+        given = {f"the cotangent of {outputs[n]}": x for n, x in cotangents.items()}
+        names = [f"the cotangent of {inputs[n]}" for n in numbers]
+        return self._origin.run(program, self._residuals, given, names, self._retained)
 
     def _given(self, cotangent: Any, state_cts: Any) -> tuple[list[tuple[Place, Any]], Measure | None]:
         """The cotangents, and the unit of their products with the results."""
@@ -113,12 +145,13 @@ class Pullback:
             )
         return [(place, array) for place, array, _ in found], next(iter(measures.values()))
 
-    def tree_flatten(self) -> tuple[Sequence[Any], Kind]:
-        return self._residuals, self._kind
+    def tree_flatten(self) -> tuple[Sequence[Any], Any]:
+        return (self._residuals, self._retained), (self._kind, self._origin)
 
     @classmethod
-    def tree_unflatten(cls, kind: Kind, residuals: Sequence[Any]) -> "Pullback":
-        return cls(kind, residuals)
+    def tree_unflatten(cls, fixed: tuple[Kind, Origin | None], arrays: Sequence[Any]) -> "Pullback":
+        (kind, origin), (residuals, retained) = fixed, arrays
+        return cls(kind, residuals, origin, retained)
 
     def __repr__(self) -> str:
         return f"<pullback of {self._kind.name}>"
@@ -130,9 +163,16 @@ class LinearMap:
     the residuals.
     """
 
-    def __init__(self, kind: Kind, residuals: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        residuals: Sequence[Any],
+        origin: Origin | None = None,
+        retained: Sequence[Any] = (),
+    ) -> None:
         self._kind = kind
         self._residuals = residuals
+        self._origin, self._retained = origin, retained
 
     def __call__(self, *tangents: Any, state_tangents: Any = None) -> Any:
         """The tangent of the value, or the pair of it and those of the `final_states` if there are any.
@@ -144,6 +184,7 @@ class LinearMap:
 
         Raises:
             GradientError: a tangent of another structure, shape or dtype, too many or too few of them.
+            NonFiniteError: `linearize` was asked for `debug_nan`, and something is not finite.
         """
         found = self.push(distinct(self._given(tangents, state_tangents)))
         outputs = self._kind.outputs.build(found)
@@ -157,7 +198,16 @@ class LinearMap:
             tangents[n] if n in tangents else jnp.zeros(t.shape, compat.jax_dtype(t.dtype))
             for n, t in zip(numbers, types, strict=True)
         ]
-        return dict(zip(halves.results, halves.linear.bind(*self._residuals, *given), strict=True))
+        return dict(zip(halves.results, self._run(dict(zip(numbers, given, strict=True))), strict=True))
+
+    def _run(self, tangents: Mapping[int, Any]) -> list[Any]:
+        halves = self._kind.halves
+        if self._origin is None:
+            return halves.linear.bind(*self._residuals, *tangents.values())
+        inputs, outputs = self._kind.inputs.names, self._kind.outputs.names
+        given = {f"the tangent of {inputs[n]}": x for n, x in tangents.items()}
+        names = [f"the tangent of {outputs[n]}" for n in halves.results]
+        return self._origin.run(halves.linear, self._residuals, given, names, self._retained)
 
     def _given(self, tangents: Sequence[Any], state_tangents: Any) -> list[tuple[Place, Any]]:
         kind, args, states = self._kind, self._kind.inputs.args or (), self._kind.inputs.states
@@ -178,12 +228,13 @@ class LinearMap:
         ]
         return [*found, *(states.leaves(state_tangents, "tangent") if states is not None else ())]
 
-    def tree_flatten(self) -> tuple[Sequence[Any], Kind]:
-        return self._residuals, self._kind
+    def tree_flatten(self) -> tuple[Sequence[Any], Any]:
+        return (self._residuals, self._retained), (self._kind, self._origin)
 
     @classmethod
-    def tree_unflatten(cls, kind: Kind, residuals: Sequence[Any]) -> "LinearMap":
-        return cls(kind, residuals)
+    def tree_unflatten(cls, fixed: tuple[Kind, Origin | None], arrays: Sequence[Any]) -> "LinearMap":
+        (kind, origin), (residuals, retained) = fixed, arrays
+        return cls(kind, residuals, origin, retained)
 
     def __repr__(self) -> str:
         return f"<linear function of {self._kind.name}>"

@@ -30,6 +30,8 @@ def scan(
     reverse: bool = False,
     unroll: int | bool = 1,
     pbar: ProgressBar | int | None = None,
+    *,
+    debug_nan: bool = False,
 ) -> tuple[Any, Any]:
     """Loops over the leading axes of `xs`, carrying a value; `f` may read and write States.
 
@@ -43,6 +45,8 @@ def scan(
         reverse: go from the last step to the first. The outputs stay in the order of `xs`.
         unroll: how many steps are written out for each turn of the loop; True means all.
         pbar: shows progress while it runs: a `ProgressBar`, or how many steps lie between two reports.
+        debug_nan: outside of any trace: raise `NonFiniteError`, and commit nothing, if something is not
+            finite.
 
     Returns:
         The last carry, and the outputs `y` stacked: `[n, ...]` each.
@@ -50,8 +54,11 @@ def scan(
     Raises:
         TraceError: the carry changes its type, lengths differ, or there is nothing to loop over.
         StateError: a State changes its type inside.
+        NonFiniteError: with `debug_nan`, something is not finite.
     """
-    return _scan("scan", f, _with_carry(f), init, xs, _Options(length, reverse, unroll, pbar))
+    return _scan(
+        "scan", f, _with_carry(f), init, xs, _Options(length, reverse, unroll, pbar, debug_nan=debug_nan)
+    )
 
 
 def for_loop(
@@ -61,21 +68,29 @@ def for_loop(
     reverse: bool = False,
     unroll: int | bool = 1,
     pbar: ProgressBar | int | None = None,
+    debug_nan: bool = False,
 ) -> Any:
     """Loops over the leading axes of `xs` and stacks what `f` returns; what is carried lives in States.
 
     Args:
         f: `(*x) -> y`, one argument for each of `xs`; none if there are none.
         xs: pytrees of arrays of shape `[n, ...]`.
-        length, reverse, unroll, pbar: as for `scan`.
+        length, reverse, unroll, pbar, debug_nan: as for `scan`.
 
     Returns:
         The outputs `y` stacked: `[n, ...]` each.
 
     Raises:
-        TraceError, StateError: as for `scan`.
+        TraceError, StateError, NonFiniteError: as for `scan`.
     """
-    return _scan("for_loop", f, _without_carry(f), None, xs, _Options(length, reverse, unroll, pbar))[1]
+    return _scan(
+        "for_loop",
+        f,
+        _without_carry(f),
+        None,
+        xs,
+        _Options(length, reverse, unroll, pbar, debug_nan=debug_nan),
+    )[1]
 
 
 def checkpointed_scan(
@@ -85,6 +100,8 @@ def checkpointed_scan(
     length: int | None = None,
     base: int = 16,
     pbar: ProgressBar | int | None = None,
+    *,
+    debug_nan: bool = False,
 ) -> tuple[Any, Any]:
     """As `scan`, but its gradient saves few steps: the loop is cut into chunks, and the backward pass
     computes a chunk again when it comes to it. Up to `base` ** 2 steps, memory is about the square root of
@@ -92,12 +109,19 @@ def checkpointed_scan(
 
     Args:
         base: how many chunks, or steps of the innermost chunks, are saved at once.
-        f, init, xs, length, pbar: as for `scan`.
+        f, init, xs, length, pbar, debug_nan: as for `scan`.
 
     Raises:
-        TraceError, StateError: as for `scan`.
+        TraceError, StateError, NonFiniteError: as for `scan`.
     """
-    return _scan("checkpointed_scan", f, _with_carry(f), init, xs, _Options(length, pbar=pbar, base=base))
+    return _scan(
+        "checkpointed_scan",
+        f,
+        _with_carry(f),
+        init,
+        xs,
+        _Options(length, pbar=pbar, base=base, debug_nan=debug_nan),
+    )
 
 
 def checkpointed_for_loop(
@@ -106,14 +130,20 @@ def checkpointed_for_loop(
     length: int | None = None,
     base: int = 16,
     pbar: ProgressBar | int | None = None,
+    debug_nan: bool = False,
 ) -> Any:
     """As `for_loop`, but its gradient saves few steps: see `checkpointed_scan`.
 
     Raises:
-        TraceError, StateError: as for `scan`.
+        TraceError, StateError, NonFiniteError: as for `scan`.
     """
     return _scan(
-        "checkpointed_for_loop", f, _without_carry(f), None, xs, _Options(length, pbar=pbar, base=base)
+        "checkpointed_for_loop",
+        f,
+        _without_carry(f),
+        None,
+        xs,
+        _Options(length, pbar=pbar, base=base, debug_nan=debug_nan),
     )[1]
 
 
@@ -127,6 +157,7 @@ class _Options:
     unroll: int | bool = 1
     pbar: ProgressBar | int | None = None
     base: int | None = None
+    debug_nan: bool = False
 
 
 @record
@@ -167,7 +198,7 @@ def _scan(
             return _run(body, init, xs, plan, noted)
 
     traced.__name__ = loop
-    return run(traced, init, xs)
+    return run(traced, init, xs, debug_nan=options.debug_nan)
 
 
 # ------------------------------------------------------------------------------------------------ bodies

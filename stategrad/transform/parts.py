@@ -227,6 +227,11 @@ class Inputs:
         """The operands of the program that there is a derivative by, each once, in order."""
         return _numbers((*(self.args or ()), *(self.states.parts if self.states else ())))
 
+    @property
+    def names(self) -> dict[int, str]:
+        """What a person calls each of `numbers`."""
+        return _names((*(self.args or ()), *(self.states.parts if self.states else ())))
+
     def build(self, found: Mapping[int, Any], of: Measure | None = None) -> Any:
         """Derivatives of something of measure `of`: `(by states, by arguments)`, or the one of them that was
         asked for.
@@ -255,6 +260,11 @@ class Outputs:
         """The results of the program that have a derivative, each once, in order."""
         return _numbers((self.value, *(self.final.parts if self.final else ())))
 
+    @property
+    def names(self) -> dict[int, str]:
+        """What a person calls each of `numbers`."""
+        return _names((self.value, *(self.final.parts if self.final else ())))
+
     def build(self, found: Mapping[int, Any]) -> tuple[Any, ...]:
         """The tangent of the value, and those of the final States if any were asked for."""
         value = self.value.build(found)
@@ -264,6 +274,11 @@ class Outputs:
 def _numbers(parts: Sequence[Part]) -> tuple[int, ...]:
     numbers = (p.number for part in parts for p in part.places if p.type.differentiable)
     return tuple(sorted({n for n in numbers if n is not None}))
+
+
+def _names(parts: Sequence[Part]) -> dict[int, str]:
+    names = {p.number: p.name for part in parts for p in part.places if p.number is not None}
+    return {n: names[n] for n in _numbers(parts)}
 
 
 def summed(leaves: Sequence[tuple[Place, Any]]) -> dict[int, Any]:

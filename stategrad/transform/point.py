@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from stategrad import jax_compat as compat
-from stategrad.arguments import identifier
+from stategrad.arguments import identifier, leaf_paths
 from stategrad.backend import Program
 from stategrad.ir import Cell, Names, Type, to_text
 from stategrad.ir.record import record
+from stategrad.nonfinite import Trip
 from stategrad.state import LOCK, Epochs, State
 from stategrad.structure import Structure
 from stategrad.trace import Leaf, Traced, trace
@@ -23,6 +24,7 @@ from .pure import Pure
 from .selection import Request, Selection
 from .staging import Staged, module_of
 from .static import Static
+from .trips import refuse_under_trace, run_watched, tripped
 from .wanted import WantedStates, is_sequence, resolve_argnums
 
 _KEPT = 256
@@ -38,6 +40,21 @@ class Ran:
     results: list[Any]
     derivatives: list[Any]
     values: list[Any]
+
+
+@record
+class Watch:
+    """That nothing may be committed or given that is not finite.
+
+    Attributes:
+        extra: what a person calls the tangents that the program takes.
+        derivatives: what a person calls the derivatives that it gives; if none, what it gives are residuals.
+        reverse: whether they are derivatives in reverse.
+    """
+
+    extra: tuple[str, ...] = ()
+    derivatives: tuple[str, ...] = ()
+    reverse: bool = False
 
 
 @record
@@ -82,13 +99,20 @@ class Point:
         return Point(traced, request, selection, pure, tuple(jax.tree.leaves((args, kwargs))), final)
 
     # ------------------------------------------------------------------------------------------------ running
-    def run(self, program: Program, extra: Sequence[Any] = ()) -> Ran:
-        """Runs a program made from `pure`, with tangents in `extra`, and commits what it writes."""
+    def run(self, program: Program, extra: Sequence[Any] = (), watch: "Watch | None" = None) -> Ran:
+        """Runs a program made from `pure`, with tangents in `extra`, and commits what it writes.
+
+        Raises:
+            NonFiniteError: with `watch`, something is not finite; nothing is committed.
+            TraceError: with `watch`, a function is being traced.
+        """
+        if watch is not None:
+            refuse_under_trace(self.name)
         staged = self._staged(program)
         leaves = [*self.arguments, *extra]
         if compat.is_eager():
             operands = [*map(_shared, staged.inputs), *staged.captured, *leaves]
-            found = program.bind(*operands)
+            found = program.bind(*operands) if watch is None else self._watched(program, operands, watch)
             delivered = commit_all(staged, *_split(staged, found))
         else:
             operands = operands_under_trace(staged, leaves, {})
@@ -96,6 +120,40 @@ class Point:
             delivered = commit_under_trace(staged, found)
         count = self.traced.results
         return Ran(delivered[:count], delivered[count:], [*operands, *found])
+
+    def _watched(self, program: Program, operands: Sequence[Any], watch: "Watch") -> list[Any]:
+        """Runs a program; what is not named among its results are residuals, which may be anything."""
+        start, end = self.pure.own, len(program.results) - sum(self.pure.changed)
+        residuals = () if watch.derivatives else tuple(range(start, end))
+        found, finite = run_watched(program, operands, residuals)
+        if finite:
+            return found
+        names = [*self._result_names[0], *watch.derivatives, *self._result_names[1]]
+        seen = [x for i, x in enumerate(found) if i not in residuals]
+        trip = Trip(self.name, tripped(names, seen), reverse=watch.reverse)
+        error = trip.by_inputs(self.operand_names + watch.extra, operands)
+        raise error or trip.by_operations(program.function, operands)
+
+    @property
+    def operand_names(self) -> tuple[str, ...]:
+        """What a person calls the operands of `pure`."""
+        cells = list(self.traced.leaves)
+        return (
+            *(f"the State {cells[n].name!r}" for n in self.pure.inputs),
+            *("an array that the function closes over" for _ in self.traced.captured),
+            *(f"argument {name!r}" for name in self.traced.arguments),
+        )
+
+    @property
+    def _result_names(self) -> tuple[list[str], list[str]]:
+        """What a person calls the results of `pure`: those before the derivatives, and those after them."""
+        cells, traced = list(self.traced.leaves), self.traced
+        retyped = (
+            f"the new value of the State {r.state.name!r}" for r in traced.retyped for _ in r.held.types
+        )
+        changed = (n for n, flag in zip(self.pure.outputs, self.pure.changed, strict=True) if flag)
+        written = [f"the new value of the State {cells[n].name!r}" for n in changed]
+        return [*leaf_paths(traced.tree, "the result"), *retyped], written
 
     def _staged(self, program: Program) -> Staged:
         leaves, pure, traced = self._leaves, self.pure, self.traced

@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 
-from stategrad.errors import StateError
+from stategrad.arguments import function_name
+from stategrad.errors import StateError, TraceError
 from stategrad.ir import Function, Module, to_text
 from stategrad.passes import Hook
 from stategrad.state import LOCK
 from stategrad.trace import trace
+from stategrad.user_frame import user_line
 
 from .engine import Engine
 from .plan import Plan
@@ -47,7 +49,16 @@ class Staging:
         return stage(self._traced, self._engine.recipe.derive(self._traced), hook)
 
     def lower(self) -> "Lowered":
-        """StableHLO, ready to be compiled."""
+        """StableHLO, ready to be compiled.
+
+        Raises:
+            TraceError: the function has `debug_nan=True`, whose checks only a call makes.
+        """
+        if self._engine.debug_nan:
+            raise TraceError(
+                f"{function_name(self._engine.fn)} has debug_nan=True and cannot be lowered{user_line()}: a "
+                "program compiled ahead of time is not watched; lower it without debug_nan"
+            )
         staged = self._staged
         donate = self._engine.donate and staged.program.donatable
         plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate, staged.program.function.name)

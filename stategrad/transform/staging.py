@@ -34,12 +34,14 @@ class Derived:
         build: makes what the user gets from all its results that are not leaves of retyped States.
         retyped_at: where among its results the leaves of retyped States begin.
         derivatives: what a person calls the results after those.
+        reverse: whether they are derivatives in reverse.
     """
 
     passes: tuple[Pass, ...]
     build: Callable[[list[Any]], Any]
     retyped_at: int
     derivatives: tuple[str, ...] = ()
+    reverse: bool = False
 
 
 class Recipe(Protocol):

@@ -36,7 +36,7 @@ class VectorGradientRecipe:
             gradients = selection.assemble(by_args, by_cells, measure)
             return self.request.outcome(gradients, value, aux)
 
-        return Derived((step,), build, traced.results)
+        return Derived((step,), build, traced.results, selection.names("gradient"), reverse=True)
 
 
 def _check_real_results(selection: Selection) -> None:

@@ -25,6 +25,7 @@ def vjp(
     final_states: Any = None,
     check_states: bool = True,
     unit_aware: bool = False,
+    debug_nan: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     **kwargs: Any,
@@ -53,6 +54,8 @@ def vjp(
         unit_aware: a cotangent may be a quantity of saiunit or a plain number. What comes back has the unit
             of the cotangent times that of the value, over that of what it is by. Otherwise quantities there
             are an error.
+        debug_nan: raise `NonFiniteError` if something is not finite: here, with nothing committed, for the
+            value, aux and new values of States, and from each call of the pullback for what that gives.
         static_argnums, static_argnames: arguments that are part of the program.
         kwargs: passed to `fn`.
 
@@ -63,6 +66,7 @@ def vjp(
     Raises:
         GradientError: nothing to differentiate by; an argument that does not exist or has integers or
             booleans; a State that is not read; a derivative that does not exist.
+        NonFiniteError: with `debug_nan`, something is not finite.
         TraceError, StateError: as for `jit`.
     """
     request = _request(grad_states, argnums if primals else None, has_aux, check_states)
@@ -73,9 +77,9 @@ def vjp(
     with LOCK:
         point = Point.at(fn, primals, kwargs, static, request, final_states)
         kind = Kind.of(point, point.inputs, transposable=True)
-        ran = point.run(kind.halves.forward)
+        ran, parts = kind.at(point, debug_nan, reverse=True)
     value, aux = point.split(ran)
-    return value, Pullback(kind, kind.residuals(ran.values)), *aux
+    return value, Pullback(*parts), *aux
 
 
 def linearize(
@@ -86,6 +90,7 @@ def linearize(
     has_aux: bool = False,
     final_states: Any = None,
     check_states: bool = True,
+    debug_nan: bool = False,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     **kwargs: Any,
@@ -104,6 +109,7 @@ def linearize(
             `vjp`.
         argnums: the arguments to differentiate by. None means all without `grad_states`, and none with them.
         final_states: States of which the tangents of the final values are given too.
+        debug_nan: as for `vjp`, here and in each call of the linear function.
 
     Returns:
         `(value, linear)` or `(value, linear, aux)`. The linear function is called as
@@ -112,7 +118,7 @@ def linearize(
         the pair of that and theirs, in their container.
 
     Raises:
-        GradientError, TraceError, StateError: as for `vjp`.
+        GradientError, NonFiniteError, TraceError, StateError: as for `vjp`.
     """
     request = _request(grad_states, argnums, has_aux, check_states)
     request = replace(request, keep_units=True)
@@ -125,9 +131,9 @@ def linearize(
         if request.states is None and request.argnums is None:
             inputs = Inputs(tuple(map(point.argument, range(len(primals)))), False, None)
         kind = Kind.of(point, inputs, transposable=False)
-        ran = point.run(kind.halves.forward)
+        ran, parts = kind.at(point, debug_nan, reverse=False)
     value, aux = point.split(ran)
-    return value, LinearMap(kind, kind.residuals(ran.values)), *aux
+    return value, LinearMap(*parts), *aux
 
 
 def _request(grad_states: Any, argnums: Any, has_aux: bool, check_states: bool) -> Request:

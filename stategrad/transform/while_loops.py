@@ -16,7 +16,13 @@ from .loop_checks import Carry, described, explained, named_as
 from .remat import checkpoint
 
 
-def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
+def while_loop(
+    cond_fun: Callable[[Any], Any],
+    body_fun: Callable[[Any], Any],
+    init_val: Any,
+    *,
+    debug_nan: bool = False,
+) -> Any:
     """Runs the body as long as the condition holds. Both may read and write States, and see what the other
     wrote.
 
@@ -27,6 +33,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         cond_fun: `value -> bool[]`.
         body_fun: `value -> value`, of the same structure, shapes and dtypes.
         init_val: the first value, any pytree.
+        debug_nan: as for `scan`.
 
     Returns:
         The last value.
@@ -34,6 +41,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     Raises:
         TraceError: the value changes its type, or the condition gives something else than one boolean.
         StateError: a State changes its type inside.
+        NonFiniteError: with `debug_nan`, something is not finite.
     """
     _check_functions("while_loop", cond_fun, body_fun)
 
@@ -42,7 +50,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         with explained(noted.mismatch):
             return jax.lax.while_loop(_checked("while_loop", cond_fun), _noting(noted, body_fun), init_val)
 
-    return run(while_loop, init_val)
+    return run(while_loop, init_val, debug_nan=debug_nan)
 
 
 def bounded_while_loop(
@@ -52,6 +60,7 @@ def bounded_while_loop(
     *,
     max_steps: int,
     base: int = 16,
+    debug_nan: bool = False,
 ) -> Any:
     """As `while_loop`, with a bound on its steps, and so with a gradient. After `max_steps` it ends, without
     asking the condition again.
@@ -60,12 +69,12 @@ def bounded_while_loop(
     pieces, and the backward pass computes a piece again when it comes to it, so that few steps are saved.
 
     Args:
-        cond_fun, body_fun, init_val: as for `while_loop`.
+        cond_fun, body_fun, init_val, debug_nan: as for `while_loop`.
         max_steps: the bound, 0 or more.
         base: the most turns of one loop, 2 or more. A larger one saves more and computes less again.
 
     Raises:
-        TraceError, StateError: as for `while_loop`.
+        TraceError, StateError, NonFiniteError: as for `while_loop`.
     """
     _check_functions("bounded_while_loop", cond_fun, body_fun)
     bound = positive(max_steps, "max_steps", "bounded_while_loop", 0)
@@ -78,7 +87,7 @@ def bounded_while_loop(
         with explained(noted.mismatch):
             return _nested(step, start, turns)[2]
 
-    return run(bounded_while_loop, init_val)
+    return run(bounded_while_loop, init_val, debug_nan=debug_nan)
 
 
 # ------------------------------------------------------------------------------------------------ bounded
