@@ -26,6 +26,7 @@ from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
 from .names import Fresh
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
+from .residuals import Residuals, residuals_function
 from .spec import CellName, FunctionName
 from .standard import CANONICALISE, SIMPLIFY, canonicalise_function, simplify_function
 from .thread_state import Threaded, ThreadState, thread_function
@@ -59,6 +60,7 @@ __all__ = [
     "PassTextError",
     "Pipeline",
     "Print",
+    "Residuals",
     "Step",
     "ThreadState",
     "Threaded",
@@ -82,6 +84,7 @@ __all__ = [
     "linearize_function",
     "parse_pipeline",
     "register_pass",
+    "residuals_function",
     "simplify_function",
     "thread_function",
     "together",

@@ -140,6 +140,15 @@ def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
     )
 
 
+def _dot_cost(op: Operation) -> int:
+    """A multiplication and an addition for each pair of elements that meet."""
+    x = op.operands[0].type
+    summed = 1
+    for axis in op.attributes["contract"][0]:
+        summed *= x.shape[axis]
+    return 2 * op.result.type.size * summed
+
+
 _PLAIN = {"batch": ((), ()), "precision": ("default", "default"), "to": F32}
 
 row(
@@ -150,6 +159,7 @@ row(
     derivative=Linear("each", _dot_transpose),
     batch=_dot_batch,
     lower=_dot_lower,
+    cost=_dot_cost,
     may_be_nan=True,
     samples=(
         sample("f32[2,3]", "f32[3,2]", contract=((1,), (0,)), **_PLAIN),
