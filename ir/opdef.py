@@ -189,6 +189,8 @@ class Row(OpDef):
         samples: operands to test with.
         cost: `op -> int`, about how many floating-point operations it takes, where that is not in proportion to
             the elements that it touches.
+        summed: `(b, op, operands) -> Value`, the sum over a leading axis that every operand carries, where there
+            is a better way to it than to make all the results and add them up.
         effect: the effect on the cell in attribute `cell`, for the four state effects.
     """
 
@@ -204,6 +206,7 @@ class Row(OpDef):
     symbols: tuple[str, ...] = ()
     effect: Effect = Effect(0)
     cost: Callable[[Operation], int] | None = None
+    summed: Callable[["Builder", Operation, Sequence[Value]], Value] | None = None
     attribute_names: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

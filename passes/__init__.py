@@ -12,6 +12,7 @@ from .batch import Batch, batch_function
 from .cse import Cse, cse_function
 from .dce import Dce, dce_function
 from .derivative_passes import ForwardMode, Gradient, Linearize, Transpose
+from .distribute_loops import DistributeLoops, distribute_loops_function
 from .errors import PassError, PassTextError
 from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
@@ -41,6 +42,7 @@ __all__ = [
     "CellName",
     "Cse",
     "Dce",
+    "DistributeLoops",
     "DumpTo",
     "Fold",
     "ForwardMode",
@@ -73,6 +75,7 @@ __all__ = [
     "canonicalise_function",
     "cse_function",
     "dce_function",
+    "distribute_loops_function",
     "fold_function",
     "forward_state_function",
     "gradient_function",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
+from networkx.algorithms.flow import boykov_kolmogorov
 
 from stategrad.ir import Operation, Type, Value
 
@@ -39,7 +40,7 @@ def choose(
     makers = {v: op for op in operations for v in op.results}
     wanted = list(dict.fromkeys(wanted))
     graph = _graph(makers, wanted, keep, again)
-    _, (dear, _) = nx.minimum_cut(graph, _SOURCE, _SINK)
+    _, (dear, _) = nx.minimum_cut(graph, _SOURCE, _SINK, flow_func=boykov_kolmogorov)
     kept: dict[Value, None] = {}
     repeated: set[Operation] = set()
     waiting = list(wanted)

@@ -77,7 +77,8 @@ class ScanPair:
     def choose(self, rate: float) -> Choice:
         """What to keep and what to compute again, where keeping a byte for a step costs `rate`."""
         free = set(self.given).union(self._kept_anyway())
-        invariant = self._invariant()
+        end = self.first.attributes["carry"] + self.first.attributes["each"]
+        invariant = steady_values(self.body.operations, self.body.params[end:])
 
         def keep(v: Value) -> float | None:
             return None if v in invariant else 0.0 if v in free else rate * bytes_of(v.type)
@@ -97,15 +98,6 @@ class ScanPair:
     def _kept_anyway(self) -> Iterable[Value]:
         results = zip(self.first.results, self.body.results, strict=True)
         return [inner for stack, inner in results if stack in self.shared]
-
-    def _invariant(self) -> set[Value]:
-        """What every step of the first loop computes alike: it is never stacked."""
-        carry, each = (self.first.attributes[key] for key in ("carry", "each"))
-        known = set(self.body.params[carry + each :])
-        for op in self.body.operations:
-            if price(op) is not None and known.issuperset(op.operands):
-                known.update(op.results)
-        return known.difference(self.body.params)
 
     # ------------------------------------------------------------------------------------------- rebuilding
     def rebuilt(self, choice: Choice) -> tuple[Operation, Operation]:
@@ -176,6 +168,17 @@ class ScanPair:
 def price(op: Operation) -> float | None:
     """What it costs to compute an operation again; None if that would be seen: effects happen once."""
     return None if op.effects or op.external else float(op.opdef.cost_of(op))
+
+
+def steady_values(operations: Iterable[Operation], params: Iterable[Value]) -> set[Value]:
+    """What every step computes alike, from the parameters that are the same in every step."""
+    known = set(params)
+    found: set[Value] = set()
+    for op in operations:
+        if price(op) is not None and known.issuperset(op.operands):
+            known.update(op.results)
+            found.update(op.results)
+    return found
 
 
 def _on(op: Operation, env: Mapping[Value, Value]) -> Operation:

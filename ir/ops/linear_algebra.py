@@ -140,6 +140,16 @@ def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
     )
 
 
+def _dot_summed(b: "Builder", op: Operation, operands: Sequence[Value]) -> Value:
+    """The leading axis is one more to sum over."""
+    (left, right), (one, other) = op.attributes["contract"], op.attributes["batch"]
+    pairs = {
+        "contract": ((0, *shifted(left)), (0, *shifted(right))),
+        "batch": (shifted(one), shifted(other)),
+    }
+    return b.dot(*operands, **{**op.attributes, **pairs})
+
+
 def _dot_cost(op: Operation) -> int:
     """A multiplication and an addition for each pair of elements that meet."""
     x = op.operands[0].type
@@ -160,6 +170,7 @@ row(
     batch=_dot_batch,
     lower=_dot_lower,
     cost=_dot_cost,
+    summed=_dot_summed,
     may_be_nan=True,
     samples=(
         sample("f32[2,3]", "f32[3,2]", contract=((1,), (0,)), **_PLAIN),
