@@ -93,6 +93,7 @@ class _Whole:
         self._place = {op: i for i, op in enumerate(self._operations)}
         self._now: dict[Value, Value] = {}
         self._stacked: set[Value] = set()
+        self._varies: dict[Value, bool] = {}
         self._sums: dict[Value, Value] = {}
 
     def bind(self, old: Value, new: Value, stacked: bool) -> None:
@@ -106,9 +107,12 @@ class _Whole:
         return v not in self._now and v not in self._makers
 
     def is_stacked(self, v: Value) -> bool:
-        """Whether the steps differ in a value; it is made if need be."""
-        self.value(v)
-        return v in self._stacked
+        """Whether the steps differ in a value."""
+        if v not in self._varies:
+            for op in self._missing(v):
+                varies = any(x in self._stacked or self._varies.get(x, False) for x in op.operands)
+                self._varies.update(dict.fromkeys(op.results, varies))
+        return v in self._stacked or self._varies.get(v, False)
 
     def value(self, v: Value) -> Value:
         """The values of all steps in a stack, or the one that all steps share."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from stategrad.ir import Operation, Region, Value
 
+from .pads import joined
 from .rebuild import Scope
 from .splat import CONSTANT, splat
 
@@ -73,7 +74,7 @@ def _identity(*names: str) -> Callable[[Identity], Identity]:
 @_identity("add")
 def _add(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
-    return y if scope.full(x, 0) else x if scope.full(y, 0) else None
+    return y if scope.full(x, 0) else x if scope.full(y, 0) else joined(scope, op)
 
 
 @_identity("sub")

@@ -141,8 +141,14 @@ def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
 
 
 def _dot_summed(b: "Builder", op: Operation, operands: Sequence[Value]) -> Value:
-    """The leading axis is one more to sum over."""
-    (left, right), (one, other) = op.attributes["contract"], op.attributes["batch"]
+    """The leading axis is one more to sum over: it is made one with the first of the others where they are the
+    leading ones already, since compilers write out the transposes of a product over several axes.
+    """
+    contract, batch = op.attributes["contract"], op.attributes["batch"]
+    if contract == ((0,), (0,)):
+        merged = [b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in operands]
+        return b.dot(*merged, **op.attributes)
+    (left, right), (one, other) = contract, batch
     pairs = {
         "contract": ((0, *shifted(left)), (0, *shifted(right))),
         "batch": (shifted(one), shifted(other)),
