@@ -25,11 +25,19 @@ from .jacobian import Jacobian, jacobian_function
 from .jvp import jvp_function
 from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
+from .loop_layouts import LoopLayouts, loop_layouts_function
 from .names import Fresh
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
 from .residuals import Residuals, residuals_function
 from .spec import CellName, FunctionName
-from .standard import CANONICALISE, SIMPLIFY, canonicalise_function, simplify_function
+from .standard import (
+    CANONICALISE,
+    SIMPLIFY,
+    canonicalise_function,
+    loop_passes,
+    shape_loops_function,
+    simplify_function,
+)
 from .thread_state import Threaded, ThreadState, thread_function
 from .transpose import Transposed, transpose_function
 from .trip_wire import TripWire, trip_wire_function
@@ -57,6 +65,7 @@ __all__ = [
     "Jacobian",
     "Linearize",
     "Linearized",
+    "LoopLayouts",
     "Pass",
     "PassError",
     "PassTextError",
@@ -85,9 +94,12 @@ __all__ = [
     "jacobian_function",
     "jvp_function",
     "linearize_function",
+    "loop_layouts_function",
+    "loop_passes",
     "parse_pipeline",
     "register_pass",
     "residuals_function",
+    "shape_loops_function",
     "simplify_function",
     "thread_function",
     "together",

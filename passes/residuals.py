@@ -14,8 +14,8 @@ RATE = 96.0
 before takes as long as about 24; a byte that is not there at all counts for four times that.
 """
 
-_LADDER = tuple(RATE * 4.0**k for k in range(-6, 13))
-"""The rates that are tried for a budget, the dearest far beyond what any operation costs."""
+_LADDER = tuple(RATE / 4 * 4.0**k for k in range(10))
+"""The rates that are tried for a budget: from what time alone is worth to far beyond what any operation costs."""
 
 
 @register_pass
