@@ -22,6 +22,11 @@ Effects = tuple[Mapping[Cell, Effect], bool]
 Tangents = Sequence[Value | None]
 _KEPT_TYPES = 1024
 
+ELEMENT_COST = 4
+"""How many floating-point operations reading, computing or writing one element is worth where nothing else is
+known: between an addition, which costs less, and a transcendental function, which costs more.
+"""
+
 
 # ------------------------------------------------------------------------------------------------ derivatives
 @record
@@ -135,6 +140,12 @@ class OpDef(ABC):
         """What it does to cells, and whether it does anything outside the program."""
         return PURE
 
+    def cost_of(self, op: Operation) -> int:
+        """About how many floating-point operations it is worth, for passes that weigh computing a value again
+        against keeping it.
+        """
+        return ELEMENT_COST * sum([v.type.size for v in (*op.operands, *op.results)])
+
     def jvp_of(
         self,
         b: "Builder",
@@ -189,6 +200,10 @@ class Row(OpDef):
             must.
         lower: a StableHLO operation of the same operands, or `(hlo, op, *operands) -> value | sequence`.
         samples: operands to test with.
+        cost: `op -> int`, about how many floating-point operations it takes, where that is not in proportion to
+            the elements that it touches.
+        summed: `(b, op, operands) -> Value`, the sum over a leading axis that every operand carries, where there
+            is a better way to it than to make all the results and add them up.
         effect: the effect on the cell in attribute `cell`, for the four state effects.
     """
 
@@ -203,6 +218,8 @@ class Row(OpDef):
     may_be_nan: bool = False
     symbols: tuple[str, ...] = ()
     effect: Effect = Effect(0)
+    cost: Callable[[Operation], int] | None = None
+    summed: Callable[["Builder", Operation, Sequence[Value]], Value] | None = None
     attribute_names: frozenset[str] = field(init=False)
     pure: bool = field(init=False)
     _known: dict[tuple[Any, ...], tuple[Type, ...]] = field(init=False, default_factory=dict)
@@ -255,6 +272,9 @@ class Row(OpDef):
 
     def effects_of(self, op: Operation) -> Effects:
         return ({op.attributes["cell"]: self.effect}, False) if self.effect else PURE
+
+    def cost_of(self, op: Operation) -> int:
+        return super().cost_of(op) if self.cost is None else self.cost(op)
 
     def jvp_of(
         self,

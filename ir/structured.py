@@ -28,6 +28,14 @@ class StructuredOp(OpDef):
         """The regions that it runs: its own, or its callee's."""
         return op.regions
 
+    def cost_of(self, op: Operation) -> int:
+        inside = sum([o.opdef.cost_of(o) for region in self.bodies(op) for o in region.operations])
+        return inside * self.steps_of(op)
+
+    def steps_of(self, op: Operation) -> int:
+        """How often its regions run, as far as that is known."""
+        return 1
+
     @abstractmethod
     def thread(self, ctx: Any, op: Operation) -> None:
         """Turns the effects inside into operands and results."""

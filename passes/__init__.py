@@ -12,6 +12,7 @@ from .batch import Batch, batch_function
 from .cse import Cse, cse_function
 from .dce import Dce, dce_function
 from .derivative_passes import ForwardMode, Gradient, Linearize, Transpose
+from .distribute_loops import DistributeLoops, distribute_loops_function
 from .errors import PassError, PassTextError
 from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
@@ -24,10 +25,19 @@ from .jacobian import Jacobian, jacobian_function
 from .jvp import jvp_function
 from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
+from .loop_layouts import LoopLayouts, loop_layouts_function
 from .names import Fresh
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
+from .residuals import Residuals, residuals_function
 from .spec import CellName, FunctionName
-from .standard import CANONICALISE, SIMPLIFY, canonicalise_function, simplify_function
+from .standard import (
+    CANONICALISE,
+    SIMPLIFY,
+    canonicalise_function,
+    loop_passes,
+    shape_loops_function,
+    simplify_function,
+)
 from .thread_state import Threaded, ThreadState, thread_function
 from .transpose import Transposed, transpose_function
 from .trip_wire import TripWire, trip_wire_function
@@ -40,6 +50,7 @@ __all__ = [
     "CellName",
     "Cse",
     "Dce",
+    "DistributeLoops",
     "DumpTo",
     "Fold",
     "ForwardMode",
@@ -54,11 +65,13 @@ __all__ = [
     "Jacobian",
     "Linearize",
     "Linearized",
+    "LoopLayouts",
     "Pass",
     "PassError",
     "PassTextError",
     "Pipeline",
     "Print",
+    "Residuals",
     "Step",
     "ThreadState",
     "Threaded",
@@ -71,6 +84,7 @@ __all__ = [
     "canonicalise_function",
     "cse_function",
     "dce_function",
+    "distribute_loops_function",
     "fold_function",
     "forward_state_function",
     "gradient_function",
@@ -80,8 +94,12 @@ __all__ = [
     "jacobian_function",
     "jvp_function",
     "linearize_function",
+    "loop_layouts_function",
+    "loop_passes",
     "parse_pipeline",
     "register_pass",
+    "residuals_function",
+    "shape_loops_function",
     "simplify_function",
     "thread_function",
     "together",

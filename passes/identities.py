@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from stategrad.ir import Operation, Region, Value
 
+from .pads import joined
 from .rebuild import Scope
 from .splat import CONSTANT, splat
 
@@ -85,7 +86,7 @@ def _identity(*names: str, looks_further: bool = True) -> Callable[[Rule], Rule]
 @_identity("add", looks_further=False)
 def _add(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
-    return y if scope.full(x, 0) else x if scope.full(y, 0) else None
+    return y if scope.full(x, 0) else x if scope.full(y, 0) else joined(scope, op)
 
 
 @_identity("sub", looks_further=False)

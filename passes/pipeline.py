@@ -93,7 +93,7 @@ Hook = Callable[[Step], None]
 class Pipeline:
     """Passes in order. `str` gives the text that `parse_pipeline` reads."""
 
-    passes: tuple[Pass, ...]
+    passes: tuple[Pass, ...] = ()
 
     @staticmethod
     def of(*passes: Pass) -> "Pipeline":

@@ -2,21 +2,28 @@
 
 from collections.abc import Callable, Iterable
 
-from stategrad.ir import Function
+from stategrad.ir import Function, Module, reachable, walk
 
 from .cse import Cse, cse_function
 from .dce import Dce, dce_function
+from .distribute_loops import DistributeLoops, distribute_loops_function
 from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
+from .loop_layouts import LoopLayouts, loop_layouts_function
 from .pipeline import Pipeline
+from .residuals import Residuals, residuals_function
+from .residuals_scan import SCAN
 
 CANONICALISE = Pipeline.of(HoistReads(), ForwardState(), Fold(), HoistInvariants(), Cse(), Dce())
 """For programs with effects, before they are differentiated: few reads and writes, nothing computed twice."""
 
 SIMPLIFY = Pipeline.of(Fold(), Cse(), Dce())
 """For programs without effects, after thread-state."""
+
+_TIDY = (HoistInvariants(), Fold(), Cse(), Dce())
+_TIDY_FUNCTIONS = (hoist_invariants_function, fold_function, cse_function, dce_function)
 
 _CANONICALISE = (
     hoist_reads_function,
@@ -37,6 +44,37 @@ def canonicalise_function(function: Function) -> Function:
 def simplify_function(function: Function) -> Function:
     """What `SIMPLIFY` makes of `function` with all it calls; the same object if that is nothing new."""
     return _apply(_SIMPLIFY, function)
+
+
+def loop_passes(module: Module, budget: int | float | None = None) -> Pipeline:
+    """The passes for the loops of a program that is about to be compiled: what is kept for the backward loops,
+    what is computed for a block of steps at once. None if there are no loops.
+
+    Args:
+        budget: what may be kept, as in `Residuals`.
+    """
+    if not any(map(_has_scans, module.functions.values())):
+        return Pipeline()
+    blocks = (DistributeLoops(),) if _may_keep_blocks(budget) else ()
+    return Pipeline.of(Residuals(budget), *_TIDY, *blocks, LoopLayouts(), *_TIDY)
+
+
+def shape_loops_function(function: Function, budget: int | float | None = None) -> Function:
+    """What `loop_passes` make of `function` with all it calls; the same object if that is nothing new."""
+    if not any(map(_has_scans, reachable(function))):
+        return function
+    blocks = (distribute_loops_function,) if _may_keep_blocks(budget) else ()
+    chosen = residuals_function(function, budget)
+    return _apply((*_TIDY_FUNCTIONS, *blocks, loop_layouts_function, *_TIDY_FUNCTIONS), chosen)
+
+
+def _may_keep_blocks(budget: int | float | None) -> bool:
+    """Blocks of steps take a little memory: none of it is there where only the least will do."""
+    return budget != 0
+
+
+def _has_scans(function: Function) -> bool:
+    return any(op.name == SCAN for op in walk(function.body))
 
 
 def _apply(passes: Iterable[Callable[[Function], Function]], function: Function) -> Function:

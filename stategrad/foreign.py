@@ -38,6 +38,8 @@ EFFECTS, CONTEXT = "jax_effects", "jax_context"
 """Attributes beside the primitive's parameters, there only where they say something."""
 
 _KEPT = 256
+_COST = 256
+"""How many times as dear as looking at an element they are taken to be: decompositions and solvers are there."""
 _USERS = ("custom_jvp_call", "custom_vjp_call")
 _LINEAR_ONLY = ("custom_lin", "call_hi_primitive_linearized")  # made to be transposed, not to be run
 
@@ -107,6 +109,9 @@ class ForeignOp(OpDef):
 
     def effects_of(self, op: Operation) -> Effects:
         return ({}, True) if EFFECTS in op.attributes else PURE
+
+    def cost_of(self, op: Operation) -> int:
+        return _COST * super().cost_of(op)
 
     def jax_effects(self, op: Operation) -> frozenset[Any]:
         """The effects of JAX that it has: prints and other callbacks."""

@@ -307,6 +307,13 @@ def _options(**given: Any) -> dict[str, Any]:
     return {**plain, **specs, **rest, **given}
 
 
+def _conv_cost(op: Operation) -> int:
+    """A multiplication and an addition for each element of the result and of the kernel that makes it."""
+    kernel = op.operands[1].type
+    features = kernel.shape[op.attributes["rhs_spec"][0]]
+    return 2 * op.result.type.size * (kernel.size // max(features, 1))
+
+
 _IMAGES = _options(
     strides=(2, 1),
     padding=((1, 0), (-1, 2)),
@@ -329,6 +336,7 @@ row(
     derivative=Linear("each", _conv_transpose),
     batch=_conv_batch,
     lower=_conv_lower,
+    cost=_conv_cost,
     may_be_nan=True,
     samples=(
         sample("f32[1,2,4]", "f32[3,2,2]", **_options()),

@@ -160,6 +160,33 @@ def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
     )
 
 
+def _dot_summed(b: "Builder", op: Operation, operands: Sequence[Value]) -> Value:
+    """The leading axis is one more to sum over: it is made one with the first of the others where they are the
+    leading ones already, since compilers write out the transposes of a product over several axes.
+    """
+    contract, batch = op.attributes["contract"], op.attributes["batch"]
+    if contract == ((0,), (0,)):
+        merged = [
+            b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in operands
+        ]
+        return b.dot(*merged, **op.attributes)
+    (left, right), (one, other) = contract, batch
+    pairs = {
+        "contract": ((0, *shifted(left)), (0, *shifted(right))),
+        "batch": (shifted(one), shifted(other)),
+    }
+    return b.dot(*operands, **{**op.attributes, **pairs})
+
+
+def _dot_cost(op: Operation) -> int:
+    """A multiplication and an addition for each pair of elements that meet."""
+    x = op.operands[0].type
+    summed = 1
+    for axis in op.attributes["contract"][0]:
+        summed *= x.shape[axis]
+    return 2 * op.result.type.size * summed
+
+
 _PLAIN = {"batch": ((), ()), "precision": ("default", "default"), "to": F32}
 
 row(
@@ -170,6 +197,8 @@ row(
     derivative=Linear("each", _dot_transpose),
     batch=_dot_batch,
     lower=_dot_lower,
+    cost=_dot_cost,
+    summed=_dot_summed,
     may_be_nan=True,
     samples=(
         sample("f32[2,3]", "f32[3,2]", contract=((1,), (0,)), **_PLAIN),

@@ -74,6 +74,11 @@ def _sum_evaluate(x: Any, *, axes: Ints) -> Any:
     return np.asarray(np.sum(x, axis=axes, dtype=accumulator(x.dtype))).astype(x.dtype)
 
 
+def _sum_summed(b: "Builder", op: Operation, operands: Sequence[Value]) -> Value:
+    """The leading axis is one more to sum over."""
+    return b.reduce_sum(*operands, axes=(0, *shifted(op.attributes["axes"])))
+
+
 def _sum_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands: Tangents) -> Value:
     return spread(b, ct, op.operands[0].type, op.attributes["axes"])
 
@@ -86,6 +91,7 @@ row(
     derivative=Linear("all", _sum_transpose),
     batch=_batch,
     lower=_lower_with("add", lambda of: 0),
+    summed=_sum_summed,
     may_be_nan=True,
     samples=(
         sample("f32[2,3]", axes=(0,)),

@@ -55,6 +55,9 @@ class Scan(StructuredOp):
         check_types("the carry that the body of scan yields", results[:carry], types[:carry])
         return (*types[:carry], *(t.batched(length) for t in results[carry:]))
 
+    def steps_of(self, op: Operation) -> int:
+        return op.attributes["length"]
+
     # -------------------------------------------------------------------------------------------- meaning
     def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:
         (body,) = op.regions

@@ -187,6 +187,12 @@ def _as_key(hlo: Any, of: DType, x: Any) -> Any:
     return hlo.op("select", [_compare(hlo, "NE", of, (x, x)), nan, x0], [scalar])[0]
 
 
+def _sort_cost(op: Operation) -> int:
+    """Comparisons in proportion to n log n."""
+    length = op.operands[0].type.shape[op.attributes["dimension"]]
+    return 4 * length.bit_length() * sum([v.type.size for v in op.operands])
+
+
 row(
     name="sort",
     doc="All operands in an order in which the first num_keys ascend along an axis; equals keep their order.",
@@ -195,6 +201,7 @@ row(
     derivative=Jvp(_sort_jvp),
     batch=_sort_batch,
     lower=_sort_lower,
+    cost=_sort_cost,
     samples=(
         sample("f32[2,4]", dimension=1, num_keys=1),
         sample("i32[4,2]", "f32[4,2]", dimension=0, num_keys=1),

@@ -12,6 +12,8 @@ from ..structured import StructuredOp
 from .regions import Flags, check_attributes, check_regions, check_types, param_types, result_types
 
 _ATTRIBUTES = {"carry": int, "cond_const": int}
+_EXPECTED_STEPS = 64
+"""How often a loop is taken to run where its cost is asked for: nobody knows, and to run it again is dear."""
 
 
 class While(StructuredOp):
@@ -39,6 +41,9 @@ class While(StructuredOp):
         check_types("the parameters of the body of while", param_types(body), [*types[:k], *types[n:]])
         check_types("the carry that the body of while yields", result_types(body), types[:k])
         return tuple(types[:k])
+
+    def steps_of(self, op: Operation) -> int:
+        return _EXPECTED_STEPS
 
     # -------------------------------------------------------------------------------------------- meaning
     def evaluate_op(self, machine: Any, op: Operation, args: Sequence[Any]) -> Sequence[Any]:

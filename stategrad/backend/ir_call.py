@@ -9,6 +9,7 @@ from stategrad import jax_compat
 from stategrad.ir import Function, IRTypeError, walk
 from stategrad.ir import reachable as reachable_functions
 from stategrad.jax_compat import Primitive
+from stategrad.passes import shape_loops_function
 
 from .hlo import lower_function
 
@@ -18,6 +19,7 @@ class Program:
 
     Attributes:
         function: the program.
+        residuals: what its backward loops may keep, as in the pass `residuals`.
         effects: the effects of JAX (prints, callbacks) in it.
         donatable: whether nothing of Python runs in it, which could fail after its operands were given away.
         derived: programs made from this one, by what was asked for: see `derivatives`.
@@ -27,6 +29,8 @@ class Program:
         "__weakref__",
         "_compiled",
         "_eager",
+        "_lowered",
+        "_residuals",
         "derived",
         "donatable",
         "effects",
@@ -34,7 +38,7 @@ class Program:
         "results",
     )
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, residuals: int | float | None = None) -> None:
         if function.effects:
             cells = ", ".join(f"${cell.name}" for cell in function.effects)
             raise IRTypeError(f"@{function.name} touches {cells}: run thread-state before compiling it")
@@ -43,6 +47,8 @@ class Program:
         self.effects = frozenset(jax_effects(function))
         self.donatable = not self.effects and not _calls_back(function)
         self.derived: dict[Any, Any] = {}
+        self._residuals = residuals
+        self._lowered: Function | None = None
         self._compiled: Callable[..., list[jax.Array]] | None = None
         self._eager: Callable[..., list[jax.Array]] | None = None
 
@@ -52,6 +58,15 @@ class Program:
         if found is None:
             found = self.derived[key] = make()
         return found
+
+    @property
+    def lowered(self) -> Function:
+        """The program as it is lowered: nothing will be derived from it any more, so its loops get their last
+        shape.
+        """
+        if self._lowered is None:
+            self._lowered = shape_loops_function(self.function, self._residuals)
+        return self._lowered
 
     @property
     def compiled(self) -> Callable[..., list[jax.Array]]:
@@ -122,7 +137,7 @@ def _run(*args: Any, program: Program) -> list[jax.Array]:
 
 
 def _lower(ctx: Any, *args: Any, program: Program) -> Sequence[Any]:
-    return lower_function(ctx, program.function, args)
+    return lower_function(ctx, program.lowered, args)
 
 
 ir_call_p = Primitive("ir_call")

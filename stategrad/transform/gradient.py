@@ -17,6 +17,7 @@ class GradientRecipe:
     """The recipe of `grad`: the loss and its gradient by what was asked for."""
 
     request: Request
+    residuals: int | float | None = None
 
     def derive(self, traced: Traced) -> Derived:
         """The gradient pass, with a cotangent of one."""
@@ -32,7 +33,8 @@ class GradientRecipe:
             gradients = selection.assemble(by_args, by_cells, *selection.value_measures)
             return self.request.outcome(gradients, value, aux)
 
-        return Derived((step,), build, traced.results, selection.names("gradient"), reverse=True)
+        names = selection.names("gradient")
+        return Derived((step,), build, traced.results, names, reverse=True, residuals=self.residuals)
 
 
 class Grad(Derivative):
@@ -40,9 +42,9 @@ class Grad(Derivative):
 
     kind = "gradient"
 
-    def recipe(self, request: Request) -> GradientRecipe:
+    def recipe(self, request: Request, residuals: int | float | None = None) -> GradientRecipe:
         """The gradient of a scalar."""
-        return GradientRecipe(request)
+        return GradientRecipe(request, residuals)
 
 
 class ValueAndGrad(Grad):
@@ -63,6 +65,7 @@ def grad(
     *,
     unit_aware: bool = False,
     debug_nan: bool = False,
+    residuals: int | float | None = None,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -85,6 +88,9 @@ def grad(
             quantities there are an error.
         debug_nan: look at value, aux, gradients and written States before anything is returned or committed;
             if something is not finite, find the operation that made it.
+        residuals: what the forward pass may keep for the backward pass where it could be computed again: so many
+            bytes, or as a float a part of what would be kept, 0 as little as possible. By default what is dear
+            to keep for what it saves, in loops only.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
@@ -101,6 +107,7 @@ def grad(
         "check_states": check_states,
         "unit_aware": unit_aware,
         "debug_nan": debug_nan,
+        "residuals": residuals,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
     }
@@ -116,6 +123,7 @@ def value_and_grad(
     *,
     unit_aware: bool = False,
     debug_nan: bool = False,
+    residuals: int | float | None = None,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -130,6 +138,7 @@ def value_and_grad(
         "check_states": check_states,
         "unit_aware": unit_aware,
         "debug_nan": debug_nan,
+        "residuals": residuals,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
     }

@@ -42,7 +42,7 @@ class Staging:
 
     @property
     def program(self) -> Function:
-        return self._staged.program.function
+        return self._staged.program.lowered
 
     def run_passes(self, hook: Hook | None = None) -> Staged:
         """Runs the passes; `hook` sees the module after each, for printing, timing or dumping it."""

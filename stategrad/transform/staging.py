@@ -16,9 +16,11 @@ from stategrad.passes import (
     Pass,
     PassError,
     Pipeline,
+    Residuals,
     Step,
     ThreadState,
     TripWire,
+    loop_passes,
     thread_function,
 )
 from stategrad.trace import Leaf, Retyped, Traced
@@ -35,6 +37,7 @@ class Derived:
         retyped_at: where among its results the leaves of retyped States begin.
         derivatives: what a person calls the results after those.
         reverse: whether they are derivatives in reverse.
+        residuals: what may be kept for backward passes, as in the pass `residuals`; None leaves it open.
     """
 
     passes: tuple[Pass, ...]
@@ -42,6 +45,7 @@ class Derived:
     retyped_at: int
     derivatives: tuple[str, ...] = ()
     reverse: bool = False
+    residuals: int | float | None = None
 
 
 class Recipe(Protocol):
@@ -109,12 +113,18 @@ def _run_passes(traced: Traced, before: Module, derived: Derived, count: "_Count
     pure = Module.of([threaded.function])
     count.add(Step(1, ThreadState(), pure, time.perf_counter() - start))
     last = Pipeline((TripWire(),)) + SIMPLIFY if wired else SIMPLIFY
-    entry = _last(count.then(last, pure))
+    budget = derived.residuals
+    chosen = Pipeline() if budget is None else Pipeline.of(Residuals(budget)) + SIMPLIFY
+    simple = count.then(last + chosen, pure)
+    kept = budget and 1.0  # the choice is made: what there is now is kept, all of it
+    if count.hook is not None:
+        count.then(loop_passes(simple, kept), simple)  # a program goes through them when it is lowered
+    entry = _last(simple)
     inputs, outputs = (
         tuple(traced.leaves[c] for c in cells) for cells in (threaded.inputs, threaded.outputs)
     )
     return Staged(
-        Program(entry),
+        Program(entry, kept),
         inputs,
         outputs,
         traced.captured,

@@ -1,0 +1,98 @@
+"""The choice between keeping and computing again, as a minimum cut.
+
+A value that is wanted later is kept or computed again; to compute it again, the operands of its operation are
+wanted. With an edge for each of these sentences, the cheapest way is a minimum cut between what is wanted and
+what keeping and computing cost.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+from networkx.algorithms.flow import boykov_kolmogorov
+
+from stategrad.ir import Operation, Type, Value
+
+_SOURCE, _SINK = "wanted", "paid"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values that are kept, and the operations that are computed again, in program order."""
+
+    kept: list[Value]
+    again: list[Operation]
+
+
+def choose(
+    operations: Sequence[Operation],
+    wanted: Iterable[Value],
+    keep: Callable[[Value], float | None],
+    again: Callable[[Operation], float | None],
+) -> Choice:
+    """The cheapest way to have the `wanted` values later.
+
+    Args:
+        operations: in program order; what they do not make can only be kept.
+        keep: the price of keeping a value; None if that is out of the question.
+        again: the price of an operation; None if it cannot be computed again.
+    """
+    makers = {v: op for op in operations for v in op.results}
+    wanted = list(dict.fromkeys(wanted))
+    graph = _graph(makers, wanted, keep, again)
+    _, (dear, _) = nx.minimum_cut(graph, _SOURCE, _SINK, flow_func=boykov_kolmogorov)
+    kept: dict[Value, None] = {}
+    repeated: set[Operation] = set()
+    waiting = list(wanted)
+    while waiting:
+        v = waiting.pop()
+        op = makers.get(v)
+        if op is None or op not in dear:
+            kept[v] = None
+        elif op not in repeated:
+            repeated.add(op)
+            waiting += op.operands
+    return Choice(list(kept), [op for op in operations if op in repeated])
+
+
+def _graph(
+    makers: dict[Value, Operation],
+    wanted: Iterable[Value],
+    keep: Callable[[Value], float | None],
+    again: Callable[[Operation], float | None],
+) -> "nx.DiGraph[object]":
+    """The edges: a wanted value must be kept, or its operation is; that wants its operands, and is paid."""
+    graph: nx.DiGraph[object] = nx.DiGraph()
+    graph.add_node(_SINK)
+    waiting = list(wanted)
+    for v in waiting:
+        graph.add_edge(_SOURCE, v)
+    seen: set[object] = set(waiting)
+    while waiting:
+        v = waiting.pop()
+        op = makers.get(v)
+        price = None if op is None else again(op)
+        _edge(graph, v, _SINK if op is None or price is None else op, keep(v))
+        if op is None or price is None or op in seen:
+            continue
+        seen.add(op)
+        graph.add_edge(op, _SINK, capacity=price)
+        for operand in op.operands:
+            graph.add_edge(op, operand)
+            if operand not in seen:
+                seen.add(operand)
+                waiting.append(operand)
+    return graph
+
+
+def _edge(graph: "nx.DiGraph[object]", v: object, to: object, price: float | None) -> None:
+    if price is None:
+        graph.add_edge(v, to)  # without a capacity an edge is never cut
+    else:
+        graph.add_edge(v, to, capacity=price)
+
+
+def bytes_of(type: Type) -> int:
+    """The memory that an array takes; a key is taken for one of two words."""
+    item = type.dtype.numpy.itemsize if type.dtype.numpy is not None else 8
+    return item * type.size
