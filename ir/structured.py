@@ -89,8 +89,14 @@ class StructuredOp(OpDef):
         """Emits the transposed operation; `op` has linear operands or effects."""
 
     @abstractmethod
-    def batched_results(self, walk: Any, op: Operation, batched: tuple[bool, ...]) -> tuple[bool, ...]:
-        """Which results carry a batch axis if the flagged operands do; `walk.region` says so of a region."""
+    def batched(
+        self, walk: Any, op: Operation, batched: tuple[bool, ...], cells: frozenset[Cell]
+    ) -> tuple[tuple[bool, ...], frozenset[Cell]]:
+        """Which results carry a batch axis, and which touched cells afterwards, if the operands flagged in
+        `batched` do, and `cells` before.
+
+        `walk.region(region, batched, cells)` answers the same for a region.
+        """
 
     @abstractmethod
     def batch(self, ctx: Any, op: Operation) -> None:

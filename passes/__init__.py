@@ -8,7 +8,7 @@ if __name__ != "stategrad.passes":
         "import this package as stategrad.passes: under another name every class would exist twice"
     )
 
-from .batch import Batch, batch_function
+from .batch import Batch, Batched, batch_function
 from .cse import Cse, cse_function
 from .dce import Dce, dce_function
 from .derivative_passes import ForwardMode, Gradient, Linearize, Transpose
@@ -47,6 +47,7 @@ __all__ = [
     "PASSES",
     "SIMPLIFY",
     "Batch",
+    "Batched",
     "CellName",
     "Cse",
     "Dce",

@@ -1,242 +1,115 @@
-"""batch: a pure program on many inputs at once. What depends on a batched input has a leading axis."""
+"""batch: a program on many inputs at once. What depends on a batched input has a leading axis, and a cell
+that holds such a value becomes a batched cell.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+    @f(args) -> results
+    @f.batch(args, some with the axis) -> results with the axis
 
-from stategrad.ir import (
-    Builder,
-    Function,
-    IRError,
-    Module,
-    Operation,
-    Region,
-    StructuredOp,
-    Type,
-    Value,
-    clone_region,
-)
+The batched cell `$s.b` holds for every element what `$s` holds, along a leading axis: at entry of @f.batch
+where that is given, and at its exit where the elements may differ. Everywhere else the value is in `$s`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from stategrad.ir import Cell, Function, IRError, Module
 from stategrad.ir.record import record
 
-from .names import Fresh, function_named
+from .batch_context import BatchContext
+from .batch_walk import BatchWalk, Cells, Flags
+from .local_cells import with_local_cells
+from .names import Fresh, cell_named, function_named, with_own_locals
 from .pipeline import Pass, register_pass
-from .spec import FunctionName
-from .thread_state import thread_function
+from .spec import CellName, FunctionName
+from .thread_state import Threader
 
-Flags = tuple[bool, ...]
+
+@record
+class Batched:
+    """A function on many inputs at once. `results` are the results that carry the axis, `exit` the cells of
+    which the value at the end does, in the batched cell that `cells` names.
+    """
+
+    function: Function
+    results: Flags
+    exit: Cells
+    cells: Mapping[Cell, Cell]
 
 
 def batch_function(
     function: Function,
-    batched: Sequence[bool],
+    args: Sequence[bool],
     size: int,
+    cells: Iterable[Cell] = (),
     names: Fresh | None = None,
     results: Sequence[bool] | None = None,
-) -> Function:
-    """The function on parameters of which the flagged ones carry a leading axis of that size; every result
-    does, or those flagged in `results`, among which must be all that depend on a flagged parameter: see
-    `BatchWalk`.
+    final_cells: Iterable[Cell] = (),
+) -> Batched:
+    """The function for `size` elements at once.
+
+    Args:
+        args: the parameters that carry a leading axis.
+        cells: the cells that carry it at entry: their values stand in batched cells.
+        results: the results that shall carry it, by default all; those that depend on what carries it do
+            anyway.
+        final_cells: the cells that shall carry it at the end; those to which what differs between the
+            elements is written do anyway.
 
     Raises:
-        IRError: the function touches cells; thread-state comes first.
+        IRError: the flags do not match the parameters or results.
     """
-    if len(batched) != len(function.params):
-        raise IRError(f"@{function.name} has {len(function.params)} parameters, given {len(batched)} flags")
-    if function.effects:
-        cells = ", ".join(f"${c.name}" for c in function.effects)
-        raise IRError(f"@{function.name} touches {cells}: run thread-state before batch")
-    run = _Batcher(size, names or Fresh.beside(function))
-    pure = thread_function(function).function
-    return run.function(pure, tuple(batched), tuple(results or (True,) * len(function.results)))
+    if len(args) != len(function.params):
+        raise IRError(f"@{function.name} has {len(function.params)} parameters, given {len(args)} flags")
+    wanted = (True,) * len(function.results) if results is None else tuple(results)
+    if len(wanted) != len(function.results):
+        raise IRError(f"@{function.name} has {len(function.results)} results, given {len(wanted)} flags")
+    entry = frozenset(cells)
+    run = Batcher(size, names or Fresh.beside(function, cells=entry))
+    differ, exit = run.walk.region(function.body, tuple(args), entry)
+    wanted = tuple(a or b for a, b in zip(wanted, differ, strict=True))
+    exit = exit.union(final_cells)
+    made = run.function(function, tuple(args), wanted, entry, exit)
+    shown = {c: run.cell(c) for c in sorted(entry | exit, key=lambda c: c.name)}
+    between = [batched for cell, batched in run.cells.items() if cell not in shown]
+    return Batched(with_local_cells(made, between), wanted, exit, shown)
 
 
-class BatchWalk:
-    """Which results of a region carry the axis, for each pattern of parameters that do."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Region, Flags], Flags] = {}
-
-    def region(self, region: Region, batched: Flags) -> Flags:
-        """Which results carry the axis if the flagged parameters do."""
-        found = self._known.get((region, batched))
-        if found is None:
-            found = self._known[region, batched] = self._walk(region, batched)
-        return found
-
-    def _walk(self, region: Region, batched: Flags) -> Flags:
-        wide = {v for v, flag in zip(region.params, batched, strict=True) if flag}
-        for op in region.operations:
-            if wide.isdisjoint(op.operands):
-                continue
-            if isinstance(op.opdef, StructuredOp):
-                flags = op.opdef.batched_results(self, op, tuple(v in wide for v in op.operands))
-                wide.update(v for v, flag in zip(op.results, flags, strict=True) if flag)
-            else:
-                wide.update(op.results)
-        return tuple(v in wide for v in region.results)
-
-
-class _Batcher:
-    """One run: each function is batched once for each pattern."""
+class Batcher:
+    """One run: its batched cells are fresh, and each function is batched once for each pattern."""
 
     def __init__(self, size: int, names: Fresh) -> None:
         self.size = size
         self.walk = BatchWalk()
+        self.threader = Threader(rename=names.functions.fresh)
+        self.cells: dict[Cell, Cell] = {}
         self._names = names
-        self._functions: dict[tuple[Function, Flags, Flags], Function] = {}
+        self._functions: dict[tuple[Function, Flags, Flags, Cells, Cells], Function] = {}
 
-    def function(self, function: Function, batched: Flags, wanted: Flags) -> Function:
-        """The function for this pattern of parameters and results that carry the axis."""
-        key = function, batched, wanted
+    def cell(self, cell: Cell) -> Cell:
+        """The batched cell of a cell."""
+        found = self.cells.get(cell)
+        if found is None:
+            name = self._names.cells.fresh(f"{cell.name}.b")
+            found = self.cells[cell] = Cell(name, cell.type.batched(self.size), "batched", cell)
+        return found
+
+    def function(
+        self, function: Function, batched: Flags, wanted: Flags, cells: Cells, exit: Cells
+    ) -> Function:
+        """The function for this pattern of parameters and results, and of cells at its entry and exit, that
+        carry the axis.
+        """
+        key = function, batched, wanted, cells, exit
         found = self._functions.get(key)
         if found is None:
-            body = BatchContext(self, function.body, batched).close(wanted)
+            body = BatchContext(self, with_own_locals(function.body), batched, cells).close(wanted, exit)
             name = self._names.functions.fresh(f"{function.name}.batch")
             found = self._functions[key] = Function(name, body, {}, function.location)
         return found
 
 
-class BatchContext:
-    """One region being batched: what the rules of structured operations work with."""
-
-    def __init__(self, run: _Batcher, region: Region, batched: Flags) -> None:
-        self.walk = run.walk
-        self._run = run
-        self._region = region
-        self._b = Builder()
-        self._params = [self._param(v, flag) for v, flag in zip(region.params, batched, strict=True)]
-        self._env = dict(zip(region.params, self._params, strict=True))
-        self._wide = {v for v, flag in zip(region.params, batched, strict=True) if flag}
-        for op in region.operations:
-            self._step(op)
-
-    def _param(self, value: Value, batched: bool) -> Value:
-        return Value(value.type.batched(self._run.size) if batched else value.type, value.name)
-
-    def _step(self, op: Operation) -> None:
-        if not any(self.flags(op)):
-            self.bind(op, self._b.copy(op, [self._env[v] for v in op.operands]), (False,) * len(op.results))
-            return
-        self._b.location = op.location
-        if isinstance(op.opdef, StructuredOp):
-            op.opdef.batch(self, op)
-        else:
-            operands = [self._env[v] for v in op.operands]
-            results = op.opdef.batch_of(self._b, op, operands, self.flags(op))
-            self.bind(op, results, (True,) * len(op.results))
-
-    def close(self, wanted: Flags) -> Region:
-        """The finished region; the flagged results carry the axis."""
-        results = [
-            self.with_axis(v) if flag else self.value(v)
-            for v, flag in zip(self._region.results, wanted, strict=True)
-        ]
-        self._b.location = self._region.location
-        return self._b.region(self._params, results)
-
-    # ------------------------------------------------------------------------------------------ for rules
-    def flags(self, op: Operation) -> Flags:
-        """Which operands carry the axis."""
-        return tuple(v in self._wide for v in op.operands)
-
-    def value(self, value: Value) -> Value:
-        """What a value is now, with the axis or without."""
-        return self._env[value]
-
-    def with_axis(self, value: Value) -> Value:
-        """What a value is now, repeated along the axis where it does not carry it."""
-        now = self._env[value]
-        if value in self._wide:
-            return now
-        dimensions = tuple(range(1, now.type.rank + 1))
-        return self._b.broadcast(now, shape=(self._run.size, *now.type.shape), dimensions=dimensions)
-
-    def swapped(self, value: Value) -> Value:
-        """A new value with its first two axes exchanged."""
-        return self._b.transpose(value, permutation=(1, 0, *range(2, value.type.rank)))
-
-    def region(self, region: Region, batched: Flags, wanted: Flags) -> Region:
-        """An inner region for this pattern of parameters and results."""
-        return BatchContext(self._run, region, batched).close(wanted)
-
-    def function(self, callee: Function, batched: Flags, wanted: Flags) -> Function:
-        """A callee for this pattern of parameters and results."""
-        return self._run.function(callee, batched, wanted)
-
-    def emit(
-        self,
-        op: Operation,
-        operands: Sequence[Value],
-        attributes: Mapping[str, Any],
-        regions: Sequence[Region] = (),
-    ) -> tuple[Value, ...]:
-        """Emits the operation in its own place."""
-        return self._b.emit(op.opdef, operands, attributes, regions, (), op.location)
-
-    def bind(self, op: Operation, values: Sequence[Value], flags: Flags) -> None:
-        """Says what the results of an operation are now, and which carry the axis."""
-        for old, new, flag in zip(op.results, values, flags, strict=True):
-            new.name = new.name or old.name
-            self._env[old] = new
-            if flag:
-                self._wide.add(old)
-
-    def inline(self, region: Region, args: Sequence[Value]) -> list[Value]:
-        """Puts a region that is already batched here; gives its results."""
-        return _inline(self._b, region, args)
-
-    def choose(self, op: Operation, index: Value, found: Sequence[Sequence[Value]]) -> list[Value]:
-        """For each element of the batch the results of the branch that its index names, as `cond` counts
-        them.
-        """
-        b, chosen = self._b, list(found[0])
-        for i, branch in enumerate(found[1:], 1):
-            take = index
-            if index.type.dtype.kind != "b":
-                take = b.ge(index, b.constant(i, index.type))
-            chosen = [_select(b, take, new, old) for new, old in zip(branch, chosen, strict=True)]
-        return chosen
-
-    def masked(self, op: Operation, test: Region, step: Region, carry: int) -> tuple[Region, Region]:
-        """The regions of a loop that goes on while any element does, and changes only those that do.
-
-        The step takes carry, then what the test and what the step close over.
-        """
-        any_left = Builder(op.location)
-        params = [Value(v.type, v.name) for v in test.params]
-        (going,) = _inline(any_left, test, params)
-        condition = any_left.region(params, [any_left.reduce_or(going, axes=(0,))])
-
-        b = Builder(op.location)
-        renewed = clone_region(test)
-        old = [Value(v.type, v.name) for v in step.params[:carry]]
-        asked = [Value(v.type, v.name) for v in test.params[carry:]]
-        used = [Value(v.type, v.name) for v in step.params[carry:]]
-        (mask,) = _inline(b, renewed, [*old, *asked])
-        new = _inline(b, step, [*old, *used])
-        kept = [_select(b, mask, x, y) for x, y in zip(new, old, strict=True)]
-        return condition, b.region([*old, *asked, *used], kept)
-
-
-def _select(b: Builder, mask: Value, on_true: Value, on_false: Value) -> Value:
-    """`select` on a mask of the leading axis."""
-    type: Type = on_true.type.with_dtype(mask.type.dtype)
-    if mask.type != type:
-        mask = b.broadcast(mask, shape=type.shape, dimensions=(0,))
-    return b.select(mask, on_true, on_false)
-
-
-def _inline(b: Builder, region: Region, args: Sequence[Value]) -> list[Value]:
-    """Puts the operations of a pure region here; gives its results."""
-    env = dict(zip(region.params, args, strict=True))
-    for op in region.operations:
-        env.update(zip(op.results, b.copy(op, [env[v] for v in op.operands]), strict=True))
-    return [env[v] for v in region.results]
-
-
 @register_pass
 @record
 class Batch(Pass):
-    """Adds @f.batch: a pure function on arguments that carry a leading batch axis."""
+    """Adds @f.batch: a function on arguments and cells that carry a leading batch axis."""
 
     name = "batch"
 
@@ -244,9 +117,19 @@ class Batch(Pass):
     size: int
     args: tuple[int, ...] | None = None
     """The arguments that carry the axis; by default all."""
+    cells: tuple[CellName, ...] = ()
+    """The cells that carry it at entry."""
+    results: tuple[int, ...] | None = None
+    """The results that carry it, besides those that must; by default all."""
+    final: tuple[CellName, ...] = ()
+    """The cells that carry it at the end, besides those that must."""
 
     def run(self, module: Module) -> Module:
-        function = function_named(module, self.of)
-        flags = [self.args is None or i in self.args for i in range(len(function.params))]
-        made = batch_function(function, flags, self.size, Fresh.in_module(module))
-        return Module.of([*module.functions.values(), made], module.cells.values())
+        function, find = function_named(module, self.of), cell_named(module)
+        args = [self.args is None or i in self.args for i in range(len(function.params))]
+        results = [self.results is None or i in self.results for i in range(len(function.results))]
+        cells, final = list(map(find, self.cells)), list(map(find, self.final))
+        made = batch_function(function, args, self.size, cells, Fresh.in_module(module), results, final)
+        return Module.of(
+            [*module.functions.values(), made.function], [*module.cells.values(), *made.cells.values()]
+        )

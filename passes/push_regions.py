@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from stategrad.ir import Builder, Function, Operation, Region, Value
 
 from .basis import Axis, Shape, Sized, Sparse, arranged, rebased, untied
-from .batch import BatchWalk, batch_function
+from .batch import batch_function
+from .batch_walk import BatchWalk
 
 if TYPE_CHECKING:
     from .push import Push
@@ -45,10 +46,11 @@ def push_regions(push: "Push", op: Operation) -> None:
     flags = tuple(x is not None for x in given)
     alone = _alone(op)
     if along:
-        depends = BatchWalk().region(alone.body, flags)
-        body = batch_function(alone, flags, math.prod(basis[i] for i in along), results=depends).body
+        nowhere = [False] * len(op.results)
+        made = batch_function(alone, flags, math.prod(basis[i] for i in along), results=nowhere)
+        depends, body = made.results, made.function.body
     else:
-        depends, body = BatchWalk().region(alone.body, flags), alone.body
+        depends, body = BatchWalk().results(alone.body, flags), alone.body
     for old, new, flag in zip(op.results, _inlined(b, body, operands), depends, strict=True):
         if flag:
             push.bind(old, unstacked(b, new, old, basis, along, {}))

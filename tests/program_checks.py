@@ -10,6 +10,7 @@ from stategrad.ir import Cell, DerivativeError, Function, Module, evaluate, pars
 from stategrad.passes import (
     Fresh,
     Transposed,
+    batch_function,
     gradient_function,
     jvp_function,
     linearize_function,
@@ -287,6 +288,57 @@ def well_formed(program: Program) -> None:
         assert to_text(parse(text)) == text, "the text does not parse back to itself"
 
 
+def batching(
+    program: Program, function: Function | None = None, size: int = 3, tolerance: float = 1e-11
+) -> None:
+    """Batching is a loop over the elements, and commutes with threading; what carries the axis is the same
+    either way. What is in the other of a cell and its batched cell is never looked at.
+    """
+    function = function or program.main
+    seed, n = program.seed, len(function.results)
+    flags = [(seed >> i) % 2 == 0 for i in range(len(function.params))]
+    entry = [c for i, c in enumerate(program.cells) if (seed >> i) % 3 == 0]
+    args = random_inputs(
+        [v.type.batched(size) if flag else v.type for v, flag in zip(function.params, flags, strict=True)],
+        seed,
+    )
+    cells = dict(
+        zip(
+            program.cells,
+            random_inputs([c.type.batched(size) if c in entry else c.type for c in program.cells], seed + 1),
+            strict=True,
+        )
+    )
+    made = batch_function(function, flags, size, entry)
+    junk = {c: np.full(c.type.shape, 77, c.type.dtype.numpy) for c in (*entry, *made.cells.values())}
+    held = {**cells, **junk, **{made.cells[c]: cells[c] for c in entry}}
+    found, state = evaluate(made.function, args, held)
+    final = {c: state[made.cells[c] if c in made.exit else c] for c in program.cells}
+    for i in range(size):
+        one = [x[i] if flag else x for x, flag in zip(args, flags, strict=True)]
+        mine = {c: x[i] if c in entry else x for c, x in cells.items()}
+        expected, after = evaluate(function, one, mine)
+        ends = [final[c][i] if c in made.exit else final[c] for c in program.cells]
+        close(f"batch: element {i}", [x[i] for x in found], expected, tolerance)
+        close(f"batch: states of element {i}", ends, select(program.cells, after), tolerance)
+    _same_threaded("thread(batch)", made.function, args, held, found, state, tolerance)
+
+    pure = thread_function(function)
+    operands = [*select(pure.inputs, cells), *args]
+    differ = [*(c in entry for c in pure.inputs), *flags]
+    again = batch_function(pure.function, differ, size, results=[False] * len(pure.function.results))
+    ends, _ = evaluate(again.function, operands)
+    spread = [
+        x if flag else np.broadcast_to(x, (size, *x.shape))
+        for x, flag in zip(ends[:n], again.results, strict=False)
+    ]
+    close("batch(thread): results", spread, found, tolerance)
+    close("batch(thread): states", ends[n:], select(pure.outputs, final), tolerance)
+    least = batch_function(function, flags, size, entry, results=[False] * n)
+    assert least.results == again.results[:n], "batch and thread: other results carry the axis"
+    assert [c in least.exit for c in pure.outputs] == list(again.results[n:]), "other cells carry the axis"
+
+
 CHECKS: Sequence[Callable[[Program], object]] = (
     threading,
     gradient,
@@ -294,4 +346,5 @@ CHECKS: Sequence[Callable[[Program], object]] = (
     tangents,
     inner_product,
     well_formed,
+    batching,
 )

@@ -285,7 +285,8 @@ class _Generator:
     def make_while(self, block: _Block, depth: int) -> None:
         """A loop of few steps; now and then its condition changes a cell."""
         r, carry = self.r, self.r.choices([self.S, self.V, self.M], k=self.r.randint(0, 2))
-        operands = [block.b.constant(0, I32), *(self.pick(block, t) for t in carry)]
+        start = block.b.read(cell=self.cells["n"]) if r.random() < 0.5 else block.b.constant(0, I32)
+        operands = [start, *(self.pick(block, t) for t in carry)]
         operands += [*(self.pick(block, t) for t in (self.S, self.V, self.M)), *self.some_operands(block)]
         first = 1 + len(carry)
         test = _Block([Value(v.type, "t") for v in operands[: first + 3]])

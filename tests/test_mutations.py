@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stategrad.ir.ops import call, cond, remat, scan
-from stategrad.passes import activity, demand, linearize, thread_state, transpose
+from stategrad.passes import activity, batch_context, batch_walk, demand, linearize, thread_state, transpose
 from tests.fuzz import failure
 from tests.random_programs import random_program
 
@@ -183,6 +183,43 @@ MISTAKES = {
         "run_all",
         "self.b.locals.extend(map(self._run.cotangent_cell, region.locals))",
         "",
+    ),
+    "batch: a take leaves what the cell held before": (
+        batch_context.BatchContext,
+        "_effect",
+        "self._b.write(self._b.filler(cell.type), cell=cell)",
+        "pass",
+    ),
+    "batch: what is the same for all goes into the batched cell": (
+        batch_context.BatchContext,
+        "_store",
+        "if value in self._wide:",
+        "if value in self._wide and cell not in self._cells:",
+    ),
+    "batch: a sum starts from an empty batched cell": (
+        batch_context.BatchContext,
+        "_effect",
+        "self.spread([cell])",
+        "pass",
+    ),
+    "batch: a loop starts from an empty batched cell": (SCAN, "batch", "ctx.enter(op, cells)", "pass"),
+    "batch: a branch leaves its batched cell as it was": (
+        batch_context.BatchContext,
+        "close",
+        "self.spread(sorted(exit, key=lambda c: c.name))",
+        "pass",
+    ),
+    "batch: where the index differs only the first branch changes cells": (
+        cond.Cond,
+        "batched",
+        "cells | changed_cells(op)",
+        "cells",
+    ),
+    "batch: a write overlooks the axis": (
+        batch_walk,
+        "_effect",
+        "elif op.operands[0] in wide:",
+        "elif op.operands[0] in wide and effect == Effect.ACCUMULATE:",
     ),
     "thread: local cells start at one": (
         thread_state.ThreadContext,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from stategrad.ir import evaluate, parse
-from stategrad.passes import batch_function, gradient_function, thread_function
+from stategrad.passes import gradient_function
 from tests import program_checks as checks
 from tests.fuzz import candidate, failure
-from tests.random_programs import Program, random_inputs, random_program
+from tests.random_programs import Program, random_program
 from tests.reference import run
 from tests.shrink import shrink
 
@@ -108,21 +108,25 @@ def _as_jax(program: Program) -> None:
     checks.close("as jax", found[len(main.results) :], [*by_args, *by_cells], 1e-10)
 
 
-@pytest.mark.parametrize("some", seeds(60, 30))
+@pytest.mark.parametrize("some", seeds(120, 30))
 def test_batching_is_a_loop(some):
-    each(some, _batched)
+    each(some, checks.batching)
 
 
-def _batched(program: Program, size: int = 3) -> None:
+@pytest.mark.parametrize("some", seeds(120, 30))
+def test_batching_unbounded_loops_is_a_loop(some):
+    for seed in some:
+        checks.batching(random_program(seed, unbounded=True))
+
+
+@pytest.mark.parametrize("some", seeds(60, 15))
+def test_batching_gradients_is_a_loop(some):
+    each(some, _batched_gradient)
+
+
+def _batched_gradient(program: Program) -> None:
     made = gradient_function(program.main, program.args, program.wrt, None, program.final)
-    function = thread_function(program.main if program.seed % 2 else made).function
-    flags = [(program.seed >> i) % 2 == 0 for i in range(len(function.params))]
-    types = [v.type.batched(size) if flag else v.type for v, flag in zip(function.params, flags, strict=True)]
-    args = random_inputs(types, program.seed)
-    found, _ = evaluate(batch_function(function, flags, size), args)
-    for i in range(size):
-        one, _ = evaluate(function, [x[i] if flag else x for x, flag in zip(args, flags, strict=True)])
-        checks.close(f"element {i}", [x[i] for x in found], one, 1e-11)
+    checks.batching(program, made)
 
 
 # ---------------------------------------------------------------------------------------------- the tools

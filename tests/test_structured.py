@@ -246,7 +246,7 @@ def test_an_integer_index_is_clamped_evaluated_compiled_and_batched(index, expec
     f, args = function(SWITCH), [np.int32(index), *f32(3)]
     assert evaluate(f, args)[0] == [expected]
     assert compiled(f, args)[0] == expected
-    many = batch_function(f, [True, False], 2)
+    many = batch_function(f, [True, False], 2).function
     assert evaluate(many, [np.asarray([index, 1], np.int32), *f32(3)])[0][0].tolist() == [expected, -3]
     grad = gradient_function(f, [1])
     slope = {3: 1, -3: -1, 9: 6}[expected]
@@ -279,7 +279,7 @@ def test_a_batched_while_stops_for_each_element_on_its_own(flags):
     f = function(DOUBLING)
     columns = [np.asarray(v, np.float32) for v in ([1, 3, 200], [100, 5, 50], [2, 3, 10])]
     args = [c if flag else c[0] for c, flag in zip(columns, flags, strict=True)]
-    many = batch_function(f, flags, 3)
+    many = batch_function(f, flags, 3).function
     found, _ = evaluate(many, args)
     again = compiled(many, args)
     for i in range(3):
@@ -287,12 +287,12 @@ def test_a_batched_while_stops_for_each_element_on_its_own(flags):
         assert [x[i] for x in found] == one == [x[i] for x in again]
 
 
-def test_batch_wants_threaded_functions_and_the_right_flags():
+def test_batch_wants_the_right_flags():
     f = function(STORE)
-    with pytest.raises(IRError, match=r"@f touches \$log, \$w: run thread-state"):
-        batch_function(f, [True], 2)
     with pytest.raises(IRError, match="2 parameters, given 3 flags"):
         batch_function(thread_function(f).function, [True, True, True], 2)
+    with pytest.raises(IRError, match="1 results, given 2 flags"):
+        batch_function(f, [True], 2, results=[True, False])
 
 
 # ----------------------------------------------------------------------------------------------- loops

@@ -86,13 +86,17 @@ class Call(StructuredOp):
         ctx.leave(op, callee.exit)
 
     # --------------------------------------------------------------------------------- batching, lowering
-    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
-        return walk.region(op.attributes["callee"].body, batched)
+    def batched(
+        self, walk: Any, op: Operation, batched: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        return walk.region(op.attributes["callee"].body, batched, cells)
 
     def batch(self, ctx: Any, op: Operation) -> None:
-        flags = self.batched_results(ctx.walk, op, ctx.flags(op))
-        callee = ctx.function(op.attributes["callee"], ctx.flags(op), flags)
-        ctx.bind(op, ctx.emit(op, [ctx.value(v) for v in op.operands], {"callee": callee}), flags)
+        flags, cells = ctx.flags(op), ctx.cells(op)
+        yielded, exit = self.batched(ctx.walk, op, flags, cells)
+        callee = ctx.function(op.attributes["callee"], flags, yielded, cells, exit)
+        ctx.bind(op, ctx.emit(op, [ctx.value(v) for v in op.operands], {"callee": callee}), yielded)
+        ctx.leave(op, exit)
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         return hlo.call(op.attributes["callee"], operands)

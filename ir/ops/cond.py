@@ -8,7 +8,16 @@ from ..dtypes import BOOL, I32
 from ..errors import IRTypeError
 from ..opdef import register
 from ..structured import StructuredOp
-from .regions import Flags, check_attributes, check_types, param_types, result_types, shared_slots, shown
+from .regions import (
+    Flags,
+    changed_cells,
+    check_attributes,
+    check_types,
+    param_types,
+    result_types,
+    shared_slots,
+    shown,
+)
 
 _I32 = Type(I32)
 
@@ -141,22 +150,29 @@ class Cond(StructuredOp):
         ctx.leave(op, frozenset().union(*(c.exit for c in children)))
 
     # --------------------------------------------------------------------------------- batching, lowering
-    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
-        found = [walk.region(r, batched[1:]) for r in op.regions]
-        return tuple(batched[0] or any(column) for column in zip(*found, strict=True))
+    def batched(
+        self, walk: Any, op: Operation, batched: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        if batched[0]:
+            return (True,) * len(op.results), cells | changed_cells(op)
+        return _union([walk.region(r, batched[1:], cells) for r in op.regions])
 
     def batch(self, ctx: Any, op: Operation) -> None:
         """Where the index differs along the batch, all branches run and the results are selected."""
         index, *args = op.operands
-        differs, *flags = ctx.flags(op)
-        yielded = self.batched_results(ctx.walk, op, (differs, *flags))
+        flags, cells = ctx.flags(op), ctx.cells(op)
+        if flags[0] and not ctx.pure(op):
+            ctx.threaded(op)
+            return
+        yielded, exit = self.batched(ctx.walk, op, flags, cells)
         operands = [ctx.value(v) for v in args]
-        regions = [ctx.region(r, tuple(flags), yielded) for r in op.regions]
-        if differs:
+        regions = [ctx.region(r, flags[1:], yielded, cells, exit) for r in op.regions]
+        if flags[0]:
             results = ctx.choose(op, ctx.value(index), [ctx.inline(r, operands) for r in regions])
         else:
             results = ctx.emit(op, [ctx.value(index), *operands], op.attributes, regions)
         ctx.bind(op, results, yielded)
+        ctx.leave(op, exit)
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         index, *args = operands

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from ..core import Region, Type
+from ..core import Cell, Operation, Region, Type
 from ..errors import IRTypeError
 
 Flags = tuple[bool, ...]
@@ -49,6 +49,11 @@ def param_types(region: Region) -> list[Type]:
 def result_types(region: Region) -> list[Type]:
     """The types of what a region yields."""
     return [v.type for v in region.results]
+
+
+def changed_cells(op: Operation) -> frozenset[Cell]:
+    """The cells that may hold another value after an operation."""
+    return frozenset(c for c, e in op.effects.items() if e.changes)
 
 
 def shared_slots(wanted: Sequence[Sequence[Hashable]]) -> tuple[list[Any], list[list[int]]]:

@@ -91,15 +91,17 @@ class Remat(StructuredOp):
         ctx.leave(op, child.exit)
 
     # --------------------------------------------------------------------------------- batching, lowering
-    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
-        return walk.region(op.regions[0], batched)
+    def batched(
+        self, walk: Any, op: Operation, batched: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        return walk.region(op.regions[0], batched, cells)
 
     def batch(self, ctx: Any, op: Operation) -> None:
-        (body,) = op.regions
-        flags = ctx.flags(op)
-        yielded = ctx.walk.region(body, flags)
-        operands = [ctx.value(v) for v in op.operands]
-        ctx.bind(op, ctx.emit(op, operands, op.attributes, [ctx.region(body, flags, yielded)]), yielded)
+        flags, cells = ctx.flags(op), ctx.cells(op)
+        yielded, exit = self.batched(ctx.walk, op, flags, cells)
+        region = ctx.region(op.regions[0], flags, yielded, cells, exit)
+        ctx.bind(op, ctx.emit(op, [ctx.value(v) for v in op.operands], op.attributes, [region]), yielded)
+        ctx.leave(op, exit)
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         """In place, behind a barrier: without one, XLA would merge the recomputation with the original."""

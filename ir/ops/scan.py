@@ -83,7 +83,7 @@ class Scan(StructuredOp):
 
     # -------------------------------------------------------------------------------------------- activity
     def steady(self, walk: Any, op: Operation, active: Flags, cells: frozenset[Cell]) -> Steady:
-        """The least activity that holds at the entry of every step."""
+        """The least that holds at the entry of every step, of tangents or of batch axes."""
         (body,) = op.regions
         k = op.attributes["carry"]
         while True:
@@ -232,35 +232,30 @@ class Scan(StructuredOp):
         ctx.leave(op, child.exit if op.attributes["length"] else steady.cells)
 
     # --------------------------------------------------------------------------------- batching, lowering
-    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
-        flags, found = self._batched_steady(walk, op, batched)
+    def batched(
+        self, walk: Any, op: Operation, batched: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        found = self.steady(walk, op, batched, cells)
         k = op.attributes["carry"]
-        return flags[:k] + found[k:]
-
-    def _batched_steady(self, walk: Any, op: Operation, flags: Flags) -> tuple[Flags, Flags]:
-        """Which operands, and which results of the body, carry a batch axis in every step."""
-        (body,) = op.regions
-        k = op.attributes["carry"]
-        while True:
-            found = walk.region(body, flags)
-            grown = tuple(a or (i < k and found[i]) for i, a in enumerate(flags))
-            if grown == flags:
-                return flags, found
-            flags = grown
+        return found.flags[:k] + found.results[k:], found.cells
 
     def batch(self, ctx: Any, op: Operation) -> None:
         """Time stays the leading axis of what is stacked, so the batch axis goes second there."""
         (body,) = op.regions
         k, first_const = op.attributes["carry"], self._first_const(op)
-        flags, found = self._batched_steady(ctx.walk, op, ctx.flags(op))
-        yielded = flags[:k] + found[k:]
+        steady = self.steady(ctx.walk, op, ctx.flags(op), ctx.cells(op))
+        flags, cells = steady.flags, steady.cells
+        yielded = flags[:k] + steady.results[k:]
+        ctx.enter(op, cells)
         operands = [ctx.with_axis(v) if f else ctx.value(v) for v, f in zip(op.operands, flags, strict=True)]
         for i in range(k, first_const):
             if flags[i]:
                 operands[i] = ctx.swapped(operands[i])
-        results = ctx.emit(op, operands, op.attributes, [ctx.region(body, flags, yielded)])
+        region = ctx.region(body, flags, yielded, cells, cells)
+        results = ctx.emit(op, operands, op.attributes, [region])
         stacked = [ctx.swapped(r) if f else r for r, f in zip(results[k:], yielded[k:], strict=True)]
         ctx.bind(op, [*results[:k], *stacked], yielded)
+        ctx.leave(op, cells)
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         (body,) = op.regions

@@ -1,7 +1,7 @@
 """`while`: a loop that runs as long as its condition holds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..build import clone_region
 from ..core import Cell, Operation, Region, Type
@@ -9,11 +9,30 @@ from ..dtypes import BOOL
 from ..errors import DerivativeError, IRTypeError
 from ..opdef import register
 from ..structured import StructuredOp
-from .regions import Flags, check_attributes, check_regions, check_types, param_types, result_types
+from .regions import (
+    Flags,
+    changed_cells,
+    check_attributes,
+    check_regions,
+    check_types,
+    param_types,
+    result_types,
+)
 
 _ATTRIBUTES = {"carry": int, "cond_const": int}
 _EXPECTED_STEPS = 64
 """How often a loop is taken to run where its cost is asked for: nobody knows, and to run it again is dear."""
+
+
+class _Steady(NamedTuple):
+    """Which operands and which cells carry a batch axis whenever the condition is asked, whether its answer
+    does, and which cells do after it was asked.
+    """
+
+    flags: Flags
+    cells: frozenset[Cell]
+    differs: bool
+    asked: frozenset[Cell]
 
 
 class While(StructuredOp):
@@ -177,20 +196,23 @@ class While(StructuredOp):
         raise _no_reverse(op)
 
     # --------------------------------------------------------------------------------- batching, lowering
-    def batched_results(self, walk: Any, op: Operation, batched: Flags) -> Flags:
-        return self._batched_steady(walk, op, batched)[0][: op.attributes["carry"]]
+    def batched(
+        self, walk: Any, op: Operation, batched: Flags, cells: frozenset[Cell]
+    ) -> tuple[Flags, frozenset[Cell]]:
+        steady = self._batched_steady(walk, op, batched, cells)
+        return steady.flags[: op.attributes["carry"]], steady.asked
 
-    def _batched_steady(self, walk: Any, op: Operation, flags: Flags) -> tuple[Flags, bool]:
-        """Which operands carry a batch axis in every step, and whether the condition does."""
+    def _batched_steady(self, walk: Any, op: Operation, flags: Flags, cells: frozenset[Cell]) -> _Steady:
         condition, body = op.regions
         k, n = _groups(op)
         while True:
-            (differs,) = walk.region(condition, flags[:n])
-            found = walk.region(body, flags[:k] + flags[n:])
+            (differs,), asked = walk.region(condition, flags[:n], cells)
+            asked = asked | changed_cells(op) if differs else asked
+            found, exit = walk.region(body, flags[:k] + flags[n:], asked)
             grown = tuple(differs or a or f for a, f in zip(flags[:k], found, strict=True))
-            if grown == flags[:k]:
-                return flags, differs
-            flags = grown + flags[k:]
+            if grown == flags[:k] and exit <= cells:
+                return _Steady(flags, cells, differs, asked)
+            flags, cells = grown + flags[k:], cells | exit
 
     def batch(self, ctx: Any, op: Operation) -> None:
         """Where the condition differs along the batch, every element runs until the last one is done, and one
@@ -198,14 +220,19 @@ class While(StructuredOp):
         """
         condition, body = op.regions
         k, n = _groups(op)
-        flags, differs = self._batched_steady(ctx.walk, op, ctx.flags(op))
+        flags, cells, differs, asked = self._batched_steady(ctx.walk, op, ctx.flags(op), ctx.cells(op))
+        if differs and not ctx.pure(op):
+            ctx.threaded(op)
+            return
+        ctx.enter(op, cells)
         operands = [ctx.with_axis(v) if f else ctx.value(v) for v, f in zip(op.operands, flags, strict=True)]
-        test = ctx.region(condition, flags[:n], (differs,))
-        step = ctx.region(body, flags[:k] + flags[n:], flags[:k])
+        test = ctx.region(condition, flags[:n], (differs,), cells, asked)
+        step = ctx.region(body, flags[:k] + flags[n:], flags[:k], asked, cells)
         if differs:
             test, step = ctx.masked(op, test, step, k)
             operands = [*operands[:n], *operands[k:]]
         ctx.bind(op, ctx.emit(op, operands, op.attributes, [test, step]), flags[:k])
+        ctx.leave(op, asked)
 
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:
         condition, body = op.regions

@@ -9,13 +9,13 @@ from stategrad import jax_compat
 from stategrad.ir import DerivativeError, Function, Region
 from stategrad.ir.record import record
 from stategrad.passes import (
+    batch_function,
     jvp_function,
     linearize_function,
     simplify_function,
     thread_function,
     transpose_function,
 )
-from stategrad.passes.batch import BatchWalk, batch_function
 from stategrad.passes.gradient import differentiable_results
 
 from .ir_call import Program, ir_call_p
@@ -118,8 +118,9 @@ def batched(program: Program, flags: Flags, size: int) -> tuple[Program, Flags]:
     """The program with a leading batch axis on the flagged arguments, and which results carry that axis."""
 
     def make() -> tuple[Program, Flags]:
-        results = BatchWalk().region(program.function.body, flags)
-        return _program(batch_function(program.function, flags, size, results=results)), results
+        nowhere = [False] * len(program.function.results)
+        made = batch_function(program.function, flags, size, results=nowhere)
+        return _program(made.function), made.results
 
     return program.derive(("batch", flags, size), make)
 
