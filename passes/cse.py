@@ -51,11 +51,9 @@ class _Cse(Rewriter):
         seen: dict[Key, Operation] = {}
         versions: dict[Cell, int] = {}
         for op in region.operations:
-            new = self.renew(
-                scope, op, [self._region(r, e) for r, e in _inner(scope, op)] if op.regions else ()
-            )
-            key = self._key(new, versions)
-            first = seen.setdefault(key, new) if key is not None else new
+            regions = [self._region(r, e) for r, e in _inner(scope, op)] if op.regions else ()
+            new = self.renew(scope, op, regions)
+            first = self._first(new, seen, versions)
             if first is new:
                 scope.append(new)
             else:
@@ -65,19 +63,22 @@ class _Cse(Rewriter):
                     versions[cell] = versions.get(cell, 0) + 1
         return scope.finish()
 
-    def _key(self, op: Operation, versions: Mapping[Cell, int]) -> Key | None:
-        """What makes an operation equal to another; None if it is to be left alone."""
-        opdef = op.opdef
-        if opdef.name == BARRIER:
-            return None
-        if opdef.pure:
-            attributes = self._keys.of(op.attributes)
-            return None if attributes is None else (opdef, op.operands, attributes)
-        if op.external or op.regions or any(effect != Effect.READ for effect in op.effects.values()):
-            return None
-        attributes = self._keys.of(op.attributes)
-        held = tuple([(cell, versions.get(cell, 0)) for cell in op.effects])
-        return None if attributes is None else (opdef, op.operands, attributes, held)
+    def _first(self, op: Operation, seen: dict[Key, Operation], versions: Mapping[Cell, int]) -> Operation:
+        """The first operation that is equal to this one: itself if there is none before it."""
+        if op.opdef.name == BARRIER or op.external or op.regions:
+            return op
+        key: Key = (op.opdef, op.operands)
+        if op.effects:
+            if any(effect != Effect.READ for effect in op.effects.values()):
+                return op
+            key = (*key, *((cell, versions.get(cell, 0)) for cell in op.effects))
+        before = seen.setdefault(key, op)
+        if before is op:  # few operations share their operands: the attributes of the others do not matter
+            return op
+        attributes, others = self._keys.of(op.attributes), self._keys.of(before.attributes)
+        if others is not None:
+            seen.setdefault((key, others), before)
+        return op if attributes is None else seen.setdefault((key, attributes), op)
 
 
 def _inner(scope: Scope, op: Operation) -> list[tuple[Region, dict[Value, Value]]]:

@@ -100,7 +100,8 @@ class ThreadContext:
     # ------------------------------------------------------------------------------------------ for rules
     def operands(self, op: Operation) -> list[Value]:
         """The new values of the operands."""
-        return [self._env[v] for v in op.operands]
+        env = self._env
+        return [env.get(v, v) for v in op.operands]
 
     def changed(self, op: Operation) -> tuple[Cell, ...]:
         """The cells that the operation may change."""
@@ -171,12 +172,12 @@ class ThreadContext:
 
     def inline(self, region: Region, args: Sequence[Value]) -> list[Value]:
         """Threads the operations of a region into this place; gives its results."""
-        self._env.update(zip(region.params, args, strict=True))
+        self._env.update((p, v) for p, v in zip(region.params, args, strict=True) if p is not v)
         self._now.update(dict.fromkeys(filter(self.run.wants, region.locals)))
         self.b.locals.extend(c for c in region.locals if not self.run.wants(c))
         for op in region.operations:
             self._step(op)
-        return [self._env[v] for v in region.results]
+        return [self._env.get(v, v) for v in region.results]
 
     # ------------------------------------------------------------------------------------------------ steps
     def _step(self, op: Operation) -> None:
@@ -195,12 +196,12 @@ class ThreadContext:
 
     def _keep(self, op: Operation) -> None:
         """Puts an operation without effects here."""
-        operands = self.operands(op)
-        if self.run.shares:
-            self.b.append(with_parts(op, operands))
-            self._env.update(zip(op.results, op.results, strict=True))
+        if not self.run.shares:
+            self.bind(op, self.b.copy(op, self.operands(op)))
+        elif self._env.keys().isdisjoint(op.operands):
+            self.b.append(op)
         else:
-            self.bind(op, self.b.copy(op, operands))
+            self.b.append(with_parts(op, self.operands(op)))
 
     def _effect(self, op: Operation) -> None:
         ((cell, effect),) = op.effects.items()
@@ -208,9 +209,9 @@ class ThreadContext:
         if effect == Effect.READ:
             self.bind(op, [self._held(cell)])
         elif effect == Effect.WRITE:
-            self._now[cell] = self._env[op.operands[0]]
+            (self._now[cell],) = self.operands(op)
         elif effect == Effect.ACCUMULATE:
-            held, more = self._now[cell], self._env[op.operands[0]]
+            held, (more,) = self._now[cell], self.operands(op)
             self._now[cell] = more if held is None else self.b.add(held, more)
         else:
             self.bind(op, [self._held(cell)])

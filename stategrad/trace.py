@@ -23,6 +23,7 @@ from .arguments import (
     shown,
     stands_for,
 )
+from .collecting import collector_paused
 from .frame import Frame, Held, tracing
 from .importing import import_jaxpr
 from .shared_traces import Stale, check_bodies, shared_context, shares
@@ -111,6 +112,7 @@ class Traced:
         return found
 
 
+@collector_paused()
 def trace(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Traced:
     """Traces `fn(*args, **kwargs)`, the user's bodies of loops and nested jits too; no State changes.
 

@@ -6,6 +6,7 @@ from typing import Any
 from jaxlib.mlir import ir
 
 from stategrad import jax_compat
+from stategrad.collecting import collector_paused
 from stategrad.ir import UNKNOWN, Function, Location, Region, Type
 
 from .emitter import Emitter, MLIRRegion, create
@@ -155,6 +156,7 @@ class Hlo(Emitter):
         return [i, *([self.constant(0, _INDEX)] * (rank - 1))]
 
 
+@collector_paused()
 def lower_function(ctx: Any, function: Function, args: Sequence[Any]) -> list[Any]:
     """Emits the body of an effect-free function inside a JAX lowering rule; from the second time on, a call.
 

@@ -20,6 +20,7 @@ class Locations:
         self._ctx = ctx
         self._prefix = jax_compat.name_prefix(ctx)
         self._made: dict[Any, Any] = {}
+        self._places: dict[int, tuple[Location, str, Location]] = {}
         self._files: dict[Source, Any] = {}
         self._unknown = ir.Location.unknown()
 
@@ -29,8 +30,11 @@ class Locations:
         while type(base) is Derived:
             key.append(base.by)
             base = base.base
+        place = self._places.get(id(base))
+        if place is None:
+            place = self._places[id(base)] = base, getattr(base, "scope", ""), base.source
         # Operations of one line, derived alike, share a location: making one costs as much as an operation.
-        where = (*key, getattr(base, "scope", ""), base.source)
+        where = (*key, *place[1:])
         found = self._made.get(where)
         if found is None:
             found = self._made[where] = self._make(name, location)

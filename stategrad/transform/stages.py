@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from stategrad.arguments import function_name
+from stategrad.collecting import collector_paused
 from stategrad.errors import StateError, TraceError
 from stategrad.ir import Function, Module, to_text
 from stategrad.passes import Hook
@@ -48,6 +49,7 @@ class Staging:
         """Runs the passes; `hook` sees the module after each, for printing, timing or dumping it."""
         return stage(self._traced, self._engine.recipe.derive(self._traced), hook)
 
+    @collector_paused()
     def lower(self) -> "Lowered":
         """StableHLO, ready to be compiled.
 

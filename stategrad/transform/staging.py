@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from stategrad.backend import Program
+from stategrad.collecting import collector_paused
 from stategrad.errors import GradientError
 from stategrad.ir import DerivativeError, Function, Module
 from stategrad.ir.record import record
@@ -90,6 +91,7 @@ def module_of(traced: Traced) -> Module:
     return Module.of([traced.function], traced.leaves)
 
 
+@collector_paused()
 def stage(traced: Traced, derived: Derived, hook: Hook | None = None, wired: bool = False) -> Staged:
     """Runs the passes; `hook` sees the module before the first and after each. `wired`: the program has one
     more result, which says whether all the others are finite.
