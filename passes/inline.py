@@ -8,6 +8,7 @@ from stategrad.ir.record import record
 
 from .pipeline import Pass, register_pass
 from .rebuild import Rewriter, Scope, with_functions
+from .spec import FunctionName
 
 
 @register_pass
@@ -15,15 +16,19 @@ from .rebuild import Rewriter, Scope, with_functions
 class Inline(Pass):
     """Puts functions that are called once, or have at most `size` operations, in the place of their calls.
 
-    Functions stay in the module; local cells of an inlined body become new ones of the region around it.
+    They leave the module, but for those named in `keep`. Local cells of an inlined body become new ones of
+    the region around it.
     """
 
     name = "inline"
     size: int = 4
+    keep: tuple[FunctionName, ...] = ()
 
     def run(self, module: Module) -> Module:
         rewriter = _Inline(module.functions.values(), self.size)
-        return with_functions(module, {name: rewriter.function(f) for name, f in module.functions.items()})
+        gone = {f.name for f in rewriter.inlined}.difference(self.keep)
+        kept = {name: f for name, f in module.functions.items() if name not in gone}
+        return with_functions(module, {name: rewriter.function(f) for name, f in kept.items()})
 
 
 def inline_function(function: Function, size: int = 4) -> Function:
@@ -39,13 +44,15 @@ class _Inline(Rewriter):
         calls = Counter(
             op.attributes["callee"] for f in functions for op in walk(f.body) if "callee" in op.attributes
         )
-        self._inlined = {f for f, n in calls.items() if n == 1 or _is_at_most(f.body, size)}
+        self.inlined = {f for f, n in calls.items() if n == 1 or _is_at_most(f.body, size)}
 
     def region(self, region: Region) -> Region:
+        if not region.callees:
+            return region
         scope = Scope(region)
         for op in region.operations:
             new = self.renew(scope, op, [self.region(r) for r in op.regions])
-            if op.attributes.get("callee") in self._inlined:
+            if op.attributes.get("callee") in self.inlined:
                 _put(scope, new)
             else:
                 scope.append(new)

@@ -11,12 +11,13 @@ from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
+from .inline import Inline, inline_function
 from .loop_layouts import LoopLayouts, loop_layouts_function
 from .pipeline import Pipeline
 from .residuals import Residuals, residuals_function
 from .residuals_scan import SCAN
 
-CANONICALISE = Pipeline.of(HoistReads(), ForwardState(), Fold(), HoistInvariants(), Cse(), Dce())
+CANONICALISE = Pipeline.of(Inline(), HoistReads(), ForwardState(), Fold(), HoistInvariants(), Cse(), Dce())
 """For programs with effects, before they are differentiated: few reads and writes, nothing computed twice."""
 
 SIMPLIFY = Pipeline.of(Fold(), Cse(), Dce())
@@ -26,6 +27,7 @@ _TIDY = (HoistInvariants(), Fold(), Cse(), Dce())
 _TIDY_FUNCTIONS = (hoist_invariants_function, fold_function, cse_function, dce_function)
 
 _CANONICALISE = (
+    inline_function,
     hoist_reads_function,
     forward_state_function,
     fold_function,
