@@ -63,7 +63,9 @@ class Builder:
         location: Location | None = None,
     ) -> tuple[Value, ...]:
         """Appends an operation whose result types are known. All new operations come through here."""
-        if len(names) == len(types):
+        if len(types) == 1:
+            results: tuple[Value, ...] = (Value(types[0], names[0] if names else ""),)
+        elif len(names) == len(types):
             results = tuple([Value(t, n) for t, n in zip(types, names, strict=True)])
         else:
             results = tuple([Value(t) for t in types])

@@ -297,20 +297,22 @@ class Row(OpDef):
     def transpose_of(
         self, b: "Builder", op: Operation, cotangents: Tangents, operands: Tangents
     ) -> list[Value | None]:
-        transpose = getattr(self.derivative, "transpose", None)
+        rule = self.derivative
+        transpose = rule.transpose if isinstance(rule, (Linear, Jvp)) else None
         if transpose is None:
             raise DerivativeError(
                 f"{self.name} is not linear and cannot be transposed (at {op.location.source})"
             )
-        if getattr(self.derivative, "over", "") == "each" and sum(x is None for x in operands) > 1:
+        linear = [i for i, operand in enumerate(operands) if operand is None]
+        if len(linear) > 1 and isinstance(rule, Linear) and rule.over == "each":
             raise DerivativeError(
                 f"{self.name} of two linear operands is not linear and cannot be transposed "
                 f"(at {op.location.source})"
             )
         (cotangent,) = cotangents
         found: list[Value | None] = [None] * len(operands)
-        for i, operand in enumerate(operands):
-            if operand is None and cotangent is not None:
+        if cotangent is not None:
+            for i in linear:
                 found[i] = transpose(b, op, i, cotangent, operands)
         return found
 

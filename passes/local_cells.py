@@ -29,6 +29,8 @@ class _Own:
 
     def region(self, region: Region) -> Region:
         """The region without calls that touch the cells; the same object if there are none."""
+        if not region.callees:
+            return region
         operations: list[Operation] = []
         for op in region.operations:
             operations.extend(self._operation(op))

@@ -75,14 +75,13 @@ class TransposeContext:
         self.exit = frozenset(self._cells.difference(region.locals))
 
     def _row(self, op: Operation) -> None:
-        cotangents = self.cotangents(op)
-        if all(c is None for c in cotangents):
+        if self._cotangent.keys().isdisjoint(op.results):
             return
-        operands = [None if v in self._part.values else self.known(v) for v in op.operands]
-        self.b.at("transpose", op.location)
-        for value, cotangent in zip(
-            op.operands, op.opdef.transpose_of(self.b, op, cotangents, operands), strict=True
-        ):
+        linear, known = self._part.values, self._known
+        operands = [None if v in linear else known.get(v) or self.known(v) for v in op.operands]
+        b = self.b.at("transpose", op.location)
+        found = op.opdef.transpose_of(b, op, self.cotangents(op), operands)
+        for value, cotangent in zip(op.operands, found, strict=True):
             if cotangent is not None:
                 self.add(value, cotangent)
 

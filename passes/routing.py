@@ -34,24 +34,27 @@ class LinearHalf(Builder):
 
     def param(self, type: Type, name: str = "") -> Value:
         value = super().param(type, name)
-        self._own((value,))
+        self.tangents.add(value)
         return value
-
-    def _own(self, values: Sequence[Value]) -> None:
-        self.tangents.update(values)
-        self._here.update(zip(values, values, strict=True))
 
     def use(self, value: Value) -> Value:
         """What stands for a tangent or a primal value in this half."""
+        if value in self.tangents:
+            return value
         found = self._here.get(value)
         if found is None:
             source = self._sources.get(value)
             if source is None:
                 found = self.residuals[value] = Value(value.type, value.name)
             else:
-                found = Builder.copy(self, source, ())[source.results.index(value)]
+                found = self._again(source)[source.results.index(value)]
             self._here[value] = found
         return found
+
+    def _again(self, source: Operation) -> tuple[Value, ...]:
+        """Makes what needs no operands again; it depends on no tangent."""
+        types, names = [r.type for r in source.results], [r.name for r in source.results]
+        return Builder.make(self, source.opdef, (), types, source.attributes, (), names, source.location)
 
     def make(
         self,
@@ -65,7 +68,7 @@ class LinearHalf(Builder):
     ) -> tuple[Value, ...]:
         here = list(map(self.use, operands))
         results = super().make(opdef, here, types, attributes, regions, names, location)
-        self._own(results)
+        self.tangents.update(results)
         return results
 
 
