@@ -135,9 +135,9 @@ class Region:
     """One block, isolated from above: it sees its parameters, its own values, and cells. `results` are what
     it yields.
 
-    `locals` are cells that are zero at each entry and gone at the end. `effects`, `external` and `callees`,
-    the functions that it calls, its inner regions included, are worked out when the object is made. Nothing
-    is set afterwards, as in `Operation`.
+    `locals` are cells that are zero at each entry and gone at the end. `effects`, `external`, `callees` (the
+    functions that it calls, its inner regions included) and `straight` (neither inner regions nor calls) are
+    worked out when the object is made. Nothing is set afterwards, as in `Operation`.
     """
 
     __slots__ = (
@@ -149,6 +149,7 @@ class Region:
         "operations",
         "params",
         "results",
+        "straight",
     )
 
     def __init__(
@@ -166,11 +167,12 @@ class Region:
         self.location: Final = location
         effects: dict[Cell, Effect] = {}
         callees: dict[Function, None] = {}
-        external = False
+        external, straight = False, True
         for op in operations:
             if op.opdef.pure:
                 continue
             external = external or op.external
+            straight = straight and not op.regions
             callees.update(dict.fromkeys(_callees(op)))
             for cell, effect in op.effects.items():
                 known = effects.get(cell)
@@ -181,6 +183,7 @@ class Region:
         self.effects: Final[Mapping[Cell, Effect]] = effects or NO_EFFECTS
         self.external: Final = external
         self.callees: Final = tuple(callees)
+        self.straight: Final = straight and not callees
 
     @property
     def changed(self) -> frozenset[Cell]:

@@ -35,6 +35,8 @@ def hoist_invariants_function(function: Function) -> Function:
 
 class _HoistInvariants(Rewriter):
     def region(self, region: Region) -> Region:
+        if region.straight:
+            return region
         scope = Scope(region)
         for op in region.operations:
             new = self.renew(scope, op, [self.region(r) for r in op.regions])

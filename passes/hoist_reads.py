@@ -38,6 +38,8 @@ class _HoistReads(Rewriter):
 
     def _region(self, region: Region, steady: frozenset[Cell]) -> Region:
         """Rebuilds a region inside a loop that never changes the cells `steady`."""
+        if region.straight:
+            return region
         scope = Scope(region)
         for op in region.operations:
             found = ports(op)
