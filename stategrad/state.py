@@ -19,6 +19,30 @@ LOCK = threading.RLock()
 """
 
 
+class _Locked:
+    """Holds `LOCK` for a State that is touched outside of a call.
+
+    Raises:
+        StateError: in a thread that Python did not start, while a call runs. That is a host callback, for
+            which this call may be waiting: it must not wait for the call.
+    """
+
+    def __enter__(self) -> None:
+        if not LOCK.acquire(blocking=False):
+            if isinstance(threading.current_thread(), threading._DummyThread):
+                raise StateError(
+                    f"a State is read or written in a host callback{user_line()} while a call on States "
+                    "runs; give its value to the callback as an argument, and return what is to be written"
+                )
+            LOCK.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        LOCK.release()
+
+
+_LOCKED = _Locked()
+
+
 class Slot:
     """One array leaf of a State. `exclusive` says that nothing but the State holds the array: it may be
     donated.
@@ -133,7 +157,7 @@ class State:
 
     def store(self, structure: Structure, arrays: Sequence[Any], exclusive: bool = False) -> None:
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
-        with LOCK:
+        with _LOCKED:
             if self._slots is None or structure != self._structure or self.cell.local:
                 if self.cell.local:
                     self.cell = CellId(self, self._name)
@@ -276,7 +300,7 @@ class ParamState(State):
 
 def _hand_out(slot: Slot) -> Any:
     if slot.exclusive:
-        with LOCK:
+        with _LOCKED:
             slot.exclusive = False
             Epochs.sharing += 1
     return slot.array
