@@ -269,18 +269,19 @@ class State:
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "State":
-        """Another State of the same name that holds the same value."""
-        twin = object.__new__(type(self))
-        for cls in type(self).__mro__:
-            for name in getattr(cls, "__slots__", ()):
-                if name != "__weakref__" and hasattr(self, name):
-                    setattr(twin, name, getattr(self, name))
-        if hasattr(self, "__dict__"):
-            vars(twin).update(vars(self))
-        twin._slots = tuple(Slot(_hand_out(s)) for s in self.slots)
-        twin.cell = CellId(twin, self._name)
-        memo[id(self)] = twin
+        """Another State of the same name that holds the same value; inside a trace, a State of the trace."""
+        twin = memo[id(self)] = _remade(type(self), State.value.__get__(self), self._own())
         return twin
+
+    def __reduce__(self) -> Any:
+        return _remade, (type(self), State.value.__get__(self), self._own())
+
+    def _own(self) -> dict[str, Any]:
+        """All but the value."""
+        added = type(self).__mro__[: type(self).__mro__.index(State)]
+        names = [name for cls in added for name in vars(cls).get("__slots__", ()) if hasattr(self, name)]
+        slots = {name: getattr(self, name) for name in (*names, "_name", "_name_from", "tag")}
+        return {**slots, **getattr(self, "__dict__", {})}
 
     def __repr__(self) -> str:
         kind = type(self).__name__
@@ -290,6 +291,14 @@ class State:
             return f"{kind}({self._name!r}, {compat.strong(jax.typeof(self._slots[0].array)).str_short()})"
         shown = ", ".join(compat.strong(jax.typeof(s.array)).str_short() for s in self._slots)
         return f"{kind}({self._name!r}, {shown} in {self._structure})"
+
+
+def _remade(cls: type[State], value: Any, own: dict[str, Any]) -> State:
+    state = object.__new__(cls)
+    State.__init__(state, value, own["_name"])
+    for name, part in own.items():
+        setattr(state, name, part)
+    return state
 
 
 class ParamState(State):
