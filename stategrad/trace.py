@@ -134,6 +134,7 @@ def _trace(fn: Callable[..., Any], leaves: list[Any], tree: Any, names: list[str
             found.extend((out_tree, len(results), retyped))
             return [*results, *(x for r in retyped for x in r.state.read_leaves())]
 
+        compat.present_as(flat, fn, names)
         closed = jax.make_jaxpr(flat)(*leaves)
         cells = _Cells(frame)
         try:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-from jax._src import core, dtypes, source_info_util
+from jax._src import api_util, core, dtypes, source_info_util
 from jax._src.ad_util import Zero
 from jax._src.interpreters import ad, batching, mlir
 from jax.extend.core import Primitive
@@ -34,6 +34,12 @@ def is_transposed(equation: Any) -> bool:
     """Whether an equation comes from a pullback that JAX runs: of `jax.grad`, `jax.vjp`, …"""
     names = equation.source_info.name_stack.stack
     return any(isinstance(n, source_info_util.Transform) and n.name == "transpose" for n in names)
+
+
+def present_as(function: Callable[..., Any], users: Callable[..., Any], arguments: Sequence[str]) -> None:
+    """Lets JAX's errors name the user's function and arguments where they are about `function`."""
+    info = core.DebugInfo("stategrad", api_util.fun_sourceinfo(users), tuple(arguments), None)
+    function.__fun_debug_info__ = info  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def touches_state(program: Any) -> bool:
