@@ -21,6 +21,30 @@ LOCK = threading.RLock()
 """
 
 
+class _Locked:
+    """Holds `LOCK` for a State that is touched outside of a call.
+
+    Raises:
+        StateError: in a thread that Python did not start, while a call runs. That is a host callback, for
+            which this call may be waiting: it must not wait for the call.
+    """
+
+    def __enter__(self) -> None:
+        if not LOCK.acquire(blocking=False):
+            if isinstance(threading.current_thread(), threading._DummyThread):
+                raise StateError(
+                    f"a State is read or written in a host callback{user_line()} while a call on States "
+                    "runs; give its value to the callback as an argument, and return what is to be written"
+                )
+            LOCK.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        LOCK.release()
+
+
+_LOCKED = _Locked()
+
+
 class Slot:
     """One array leaf of a State. `exclusive` says that nothing but the State holds the array: it may be
     donated.
@@ -135,7 +159,7 @@ class State:
 
     def store(self, structure: Structure, arrays: Sequence[Any], exclusive: bool = False) -> None:
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
-        with LOCK:
+        with _LOCKED:
             if self._slots is None or structure != self._structure or self.cell.local:
                 if self.cell.local:
                     self.cell = CellId(self, self._name)
@@ -267,9 +291,15 @@ class State:
         return twin
 
     def _twin(self, attributes: dict[str, Any]) -> "State":
+        """A State that holds the same value; inside a trace one of the trace."""
         twin = object.__new__(type(self))
-        for name, attribute in {**attributes, "_structure": self._structure}.items():
+        if not compat.is_eager():
+            State.__init__(twin, self.value, self._name)
+        for name, attribute in attributes.items():
             object.__setattr__(twin, name, attribute)
+        if not compat.is_eager():
+            return twin
+        twin._structure = self._structure
         twin._slots = tuple(Slot(_hand_out(s)) for s in self.slots)
         twin.cell = CellId(twin, self._name)
         return twin
@@ -314,7 +344,7 @@ class ParamState(State):
 
 def _hand_out(slot: Slot) -> Any:
     if slot.exclusive:
-        with LOCK:
+        with _LOCKED:
             slot.exclusive = False
             Epochs.sharing += 1
     return slot.array

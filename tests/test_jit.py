@@ -1,6 +1,7 @@
 """`jit`: donation, plans, static arguments, methods, compilation ahead of time, JAX's debugging modes."""
 
 import copy
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,31 @@ def test_a_copy_is_another_state():
     np.testing.assert_array_equal(s.value, [1.0, 1.0])
     np.testing.assert_array_equal(twin.value, [2.0, 2.0])
     assert isinstance(twin, sg.ParamState) and twin.name == "s"
+
+
+def test_a_copy_inside_a_trace_holds_the_value_of_that_place():
+    s = sg.State(jnp.ones(2), name="s")
+
+    def f(x):
+        s.value = s.value * x
+        twin = copy.deepcopy(s)
+        twin.value = twin.value * x
+        return twin.value.sum()
+
+    assert sg.jit(f)(2.0) == 8.0
+    np.testing.assert_array_equal(s.value, [2.0, 2.0])
+    assert sg.grad(f, argnums=0)(3.0) == 2 * 2 * 2.0 * 3.0
+
+
+def test_states_and_modules_are_pickled():
+    tied = sg.ParamState({"w": jnp.ones(2), "kind": "plain"}, name="tied", tag="t")
+    again, twin = pickle.loads(pickle.dumps((tied, tied)))
+    assert again is twin and type(again) is sg.ParamState
+    assert (again.name, again.tag, again.value["kind"]) == ("tied", "t", "plain")
+    again.value = {"w": jnp.zeros(2), "kind": "plain"}
+    np.testing.assert_array_equal(tied.value["w"], [1.0, 1.0])
+    model = sg.nn.Linear(2, 3)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))(jnp.ones(2)), model(jnp.ones(2)))
 
 
 def test_a_callback_that_fails_loses_no_array():

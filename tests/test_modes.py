@@ -1,5 +1,6 @@
 """JAX's transforms around ours, ours around each other, to third order, in JAX's modes, from threads."""
 
+import _thread
 import contextlib
 import threading
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import stategrad as sg
+from stategrad.state import LOCK
 
 MODES = {
     "plain": contextlib.nullcontext,
@@ -103,3 +105,23 @@ def test_gradients_from_eight_threads():
     for t in threads:
         t.join()
     assert not wrong and n.value == 40
+
+
+@pytest.mark.parametrize("touch", [lambda s: s.value, lambda s: setattr(s, "value", 0.0)])
+def test_a_callback_never_waits_for_the_call_that_waits_for_it(touch):
+    # JAX runs host callbacks in threads of its own. Here one stands for them, while another call runs.
+    state, raised, over = sg.State(1.0, "state"), [], threading.Event()
+    sg.jit(lambda: setattr(state, "value", state.value + 1.0))()
+
+    def callback():
+        try:
+            touch(state)
+        except sg.StateError as error:
+            raised.append(str(error))
+        over.set()
+
+    with LOCK:
+        _thread.start_new_thread(callback, ())
+        assert over.wait(60)
+    assert len(raised) == 1 and "host callback" in raised[0] and "test_modes.py" in raised[0]
+    assert state.value == 2.0

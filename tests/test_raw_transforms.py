@@ -185,3 +185,15 @@ def test_a_state_of_a_loop_serves_inside_of_it():
         return lax.fori_loop(0, 2, lambda i, c: c + inside.value, c), None
 
     close(sg.grad(lambda x: lax.scan(step, x, length=2)[0], argnums=0)(1.0), 49.0)
+
+
+# ------------------------------------------------------------------ JAX's own errors
+def test_errors_of_jax_name_the_users_function_and_argument():
+    def chosen(gate):
+        return 1.0 if gate["open"] else 2.0
+
+    for transform in (sg.jit, sg.grad):
+        with pytest.raises(jax.errors.TracerBoolConversionError) as raised:
+            transform(chosen)({"open": 1.0})
+        assert "chosen at " in str(raised.value) and "test_raw_transforms.py" in str(raised.value)
+        assert "gate['open']" in str(raised.value)
