@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import replace
 
 from . import compiling, depth, dispatch, imports, jacobians, memory, running, staging
 from .measure import FULL
@@ -29,13 +30,15 @@ def main() -> None:
     """Entry point of `python -m benchmarks`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("topics", nargs="*", metavar="topic", help=f"of {', '.join(TOPICS)}; default: all")
-    names = parser.parse_args().topics or list(TOPICS)
+    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="turns of each measurement")
+    given = parser.parse_args()
+    names = given.topics or list(TOPICS)
     if unknown := set(names) - TOPICS.keys():
         parser.error(f"there is no topic {min(unknown)}; there are {', '.join(TOPICS)}")
     results = Results()
     for name in names:
         start, on = time.perf_counter(), machine()
-        tables = TOPICS[name].run(FULL)
+        tables = TOPICS[name].run(replace(FULL, rounds=given.rounds))
         results.put(name, tables, on)
         results.write(titles())  # after each topic: a run that is cut short keeps what it has
         for table in tables:

@@ -17,8 +17,8 @@ _HEAD = """# Measurements
 
 `python -m benchmarks` makes this page; `python -m benchmarks staging dispatch` makes only those topics anew.
 A cell is a multiple of the baseline's time (or memory), measured in turns in one process: the median, and the
-quartiles in brackets. "must" is what this project asks of itself. The baseline `jax` is the same program
-written by hand for `jax.jit`: a pure function of a list of arrays, donated where the function is a step.
+quartiles in brackets. "must" is what this project asks of itself. The baseline `jax` is the same program by
+hand for `jax.jit`: a pure function of a list of arrays, which is donated where the function is a step.
 """
 
 

@@ -41,9 +41,8 @@ def table(value: float, title: str = "t") -> Table:
 def test_a_table_shows_bounds_and_reasons_and_other_devices() -> None:
     shown = list(markdown(table(0.55), {"H": table(0.25)}))
     assert shown[1] == "| | jax | stategrad | x | must | jax alone | stategrad on H |"
-    assert (
-        shown[3] == "| m | 1.00 | 0.55 (0.40 to 0.60) | – (1) | ≤ 0.50, missed | 2 ms | 0.25 (0.40 to 0.60) |"
-    )
+    cells = ["m", "1.00", "0.55 (0.40 to 0.60)", "– (1)", "≤ 0.50, missed", "2 ms", "0.25 (0.40 to 0.60)"]
+    assert shown[3] == f"| {' | '.join(cells)} |"
     assert "1. cannot" in shown
 
 
