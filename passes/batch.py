@@ -1,6 +1,6 @@
 """batch: a pure program on many inputs at once. What depends on a batched input has a leading axis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,11 @@ def batch_function(
     size: int,
     names: Fresh | None = None,
     results: Sequence[bool] | None = None,
+    axis: Hashable = None,
 ) -> Function:
     """The function on parameters of which the flagged ones carry a leading axis of that size; every result
     does, or those flagged in `results`, among which must be all that depend on a flagged parameter: see
-    `BatchWalk`.
+    `BatchWalk`. Operations that work along the named `axis` work along this one.
 
     Raises:
         IRError: the function touches cells; thread-state comes first.
@@ -44,16 +45,34 @@ def batch_function(
     if function.effects:
         cells = ", ".join(f"${c.name}" for c in function.effects)
         raise IRError(f"@{function.name} touches {cells}: run thread-state before batch")
-    run = _Batcher(size, names or Fresh.beside(function))
+    run = _Batcher(size, names or Fresh.beside(function), axis)
     pure = thread_function(function).function
     return run.function(pure, tuple(batched), tuple(results or (True,) * len(function.results)))
 
 
 class BatchWalk:
-    """Which results of a region carry the axis, for each pattern of parameters that do."""
+    """Which results of a region carry the axis, for each pattern of parameters that do.
 
-    def __init__(self) -> None:
+    Args:
+        axis: the name of the axis, if it has one, and its length.
+    """
+
+    def __init__(self, axis: tuple[Hashable, int] = (None, 0)) -> None:
+        self.axis = axis
         self._known: dict[tuple[Region, Flags], Flags] = {}
+        self._along: dict[Region, bool] = {}
+
+    def names_axis(self, op: Operation) -> bool:
+        """Whether the operation, or one inside of it, works along the axis by its name."""
+        return self.axis[0] is not None and (
+            self.axis[0] in op.opdef.named_axes(op) or any(map(self._inside, regions_of(op)))
+        )
+
+    def _inside(self, region: Region) -> bool:
+        found = self._along.get(region)
+        if found is None:
+            found = self._along[region] = any(map(self.names_axis, region.operations))
+        return found
 
     def region(self, region: Region, batched: Flags) -> Flags:
         """Which results carry the axis if the flagged parameters do."""
@@ -65,22 +84,25 @@ class BatchWalk:
     def _walk(self, region: Region, batched: Flags) -> Flags:
         wide = {v for v, flag in zip(region.params, batched, strict=True) if flag}
         for op in region.operations:
-            if wide.isdisjoint(op.operands):
+            along = self.names_axis(op)
+            if wide.isdisjoint(op.operands) and not along:
                 continue
+            given = tuple(v in wide for v in op.operands)
+            flags: Sequence[bool] = (True,) * len(op.results)
             if isinstance(op.opdef, StructuredOp):
-                flags = op.opdef.batched_results(self, op, tuple(v in wide for v in op.operands))
-                wide.update(v for v, flag in zip(op.results, flags, strict=True) if flag)
-            else:
-                wide.update(op.results)
+                flags = op.opdef.batched_results(self, op, given)
+            elif along:
+                flags = op.opdef.carried_along(op, given, self.axis)
+            wide.update(v for v, flag in zip(op.results, flags, strict=True) if flag)
         return tuple(v in wide for v in region.results)
 
 
 class _Batcher:
     """One run: each function is batched once for each pattern."""
 
-    def __init__(self, size: int, names: Fresh) -> None:
+    def __init__(self, size: int, names: Fresh, axis: Hashable) -> None:
         self.size = size
-        self.walk = BatchWalk()
+        self.walk = BatchWalk((axis, size))
         self._names = names
         self._functions: dict[tuple[Function, Flags, Flags], Function] = {}
 
@@ -113,14 +135,18 @@ class BatchContext:
         return Value(value.type.batched(self._run.size) if batched else value.type, value.name)
 
     def _step(self, op: Operation) -> None:
-        if not any(self.flags(op)):
+        along = self.walk.names_axis(op)
+        if not any(self.flags(op)) and not along:
             self.bind(op, self._b.copy(op, [self._env[v] for v in op.operands]), (False,) * len(op.results))
             return
         self._b.location = op.location
         if isinstance(op.opdef, StructuredOp):
             op.opdef.batch(self, op)
+            return
+        operands = [self._env[v] for v in op.operands]
+        if along:
+            self.bind(op, *op.opdef.batch_along(self._b, op, operands, self.flags(op), self.walk.axis))
         else:
-            operands = [self._env[v] for v in op.operands]
             results = op.opdef.batch_of(self._b, op, operands, self.flags(op))
             self.bind(op, results, (True,) * len(op.results))
 
@@ -172,7 +198,7 @@ class BatchContext:
         """Emits the operation in its own place."""
         return self._b.emit(op.opdef, operands, attributes, regions, (), op.location)
 
-    def bind(self, op: Operation, values: Sequence[Value], flags: Flags) -> None:
+    def bind(self, op: Operation, values: Sequence[Value], flags: Sequence[bool]) -> None:
         """Says what the results of an operation are now, and which carry the axis."""
         for old, new, flag in zip(op.results, values, flags, strict=True):
             new.name = new.name or old.name
@@ -215,6 +241,14 @@ class BatchContext:
         new = _inline(b, step, [*old, *used])
         kept = [_select(b, mask, x, y) for x, y in zip(new, old, strict=True)]
         return condition, b.region([*old, *asked, *used], kept)
+
+
+def regions_of(op: Operation) -> Iterator[Region]:
+    """The regions inside of an operation, and the body of the function that it calls."""
+    yield from op.regions
+    callee = op.attributes.get("callee")
+    if isinstance(callee, Function):
+        yield callee.body
 
 
 def _select(b: Builder, mask: Value, on_true: Value, on_false: Value) -> Value:
