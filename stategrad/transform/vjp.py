@@ -41,12 +41,11 @@ def vjp(
     from `jax.jit`.
 
     Args:
-        fn: gives any pytree of arrays, or with `has_aux` a pair of that and any pytree.
-        primals: its positional arguments.
+        fn, primals: a function that gives any pytree of arrays, or with `has_aux` a pair of that and any
+            pytree; and its positional arguments.
         grad_states: the States to differentiate by, by what they hold on entry: a State or any list, tuple,
             dict, mapping or Module of States.
-        argnums: the arguments to differentiate by; an int gives a bare cotangent, a sequence a tuple. None,
-            or no `primals`: by none.
+        argnums: as for `grad`, but 0 by default. None, or no `primals`: by no argument.
         has_aux: `fn` returns `(value, aux)`; `aux` is not differentiated, and is a third result.
         final_states: States of which the final value is differentiated too: the pullback takes their
             cotangents, `pullback(cotangent, state_cts)`, in the same container.
@@ -55,8 +54,7 @@ def vjp(
             times that of the value, over that of what it is by. Otherwise quantities there are an error.
         debug_nan: raise `NonFiniteError` if the value, aux or a new value of a State is not finite, with
             nothing committed; and from each call of the pullback, if what that gives is not.
-        static_argnums, static_argnames: arguments that are part of the program.
-        kwargs: passed to `fn`.
+        static_argnums, static_argnames: arguments that are part of the program; kwargs: passed to `fn`.
 
     Returns:
         `(value, pullback)` or `(value, pullback, aux)`. The pullback gives the cotangents by arguments, by
