@@ -6,7 +6,7 @@ its own.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -177,6 +177,31 @@ class OpDef(ABC):
         it.
         """
         raise IRError(f"{self.name} has no batching rule of its own: a pass must use its batch rule")
+
+    def named_axes(self, op: Operation) -> Collection[Hashable]:
+        """The batch axes that it works along, by the names that users give them: a sum over the batch has
+        one. Where that axis comes into being, `batch_along` is its batching rule.
+        """
+        return ()
+
+    def batch_along(
+        self,
+        b: "Builder",
+        op: Operation,
+        operands: Sequence[Value],
+        batched: Sequence[bool],
+        axis: tuple[Hashable, int],
+    ) -> tuple[Sequence[Value], Sequence[bool]]:
+        """As `batch_of`, for the axis of this name and length, among `named_axes`. Also tells which results
+        carry it: the sum does not.
+        """
+        raise IRError(f"{self.name} works along no named axis")
+
+    def carried_along(
+        self, op: Operation, batched: Sequence[bool], axis: tuple[Hashable, int]
+    ) -> Sequence[bool]:
+        """Which results of `batch_along` carry the axis."""
+        raise IRError(f"{self.name} works along no named axis")
 
     @abstractmethod
     def lower_op(self, hlo: Any, op: Operation, operands: Sequence[Any]) -> Sequence[Any]:

@@ -8,7 +8,7 @@ The batched cell `$s.b` holds for every element what `$s` holds, along a leading
 where that is given, and at its exit where the elements may differ. Everywhere else the value is in `$s`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from stategrad.ir import Cell, Function, IRError, Module
 from stategrad.ir.record import record
@@ -42,6 +42,7 @@ def batch_function(
     names: Fresh | None = None,
     results: Sequence[bool] | None = None,
     final_cells: Iterable[Cell] = (),
+    axis: Hashable = None,
 ) -> Batched:
     """The function for `size` elements at once.
 
@@ -52,6 +53,7 @@ def batch_function(
             anyway.
         final_cells: the cells that shall carry it at the end; those to which what differs between the
             elements is written do anyway.
+        axis: the name of the axis; operations that work along it by this name work along this one.
 
     Raises:
         IRError: the flags do not match the parameters or results.
@@ -62,7 +64,7 @@ def batch_function(
     if len(wanted) != len(function.results):
         raise IRError(f"@{function.name} has {len(function.results)} results, given {len(wanted)} flags")
     entry = frozenset(cells)
-    run = Batcher(size, names or Fresh.beside(function, cells=entry))
+    run = Batcher(size, names or Fresh.beside(function, cells=entry), axis)
     differ, exit = run.walk.region(function.body, tuple(args), entry)
     wanted = tuple(a or b for a, b in zip(wanted, differ, strict=True))
     exit = exit.union(final_cells)
@@ -75,9 +77,9 @@ def batch_function(
 class Batcher:
     """One run: its batched cells are fresh, and each function is batched once for each pattern."""
 
-    def __init__(self, size: int, names: Fresh) -> None:
+    def __init__(self, size: int, names: Fresh, axis: Hashable = None) -> None:
         self.size = size
-        self.walk = BatchWalk()
+        self.walk = BatchWalk((axis, size))
         self.threader = Threader(rename=names.functions.fresh)
         self.cells: dict[Cell, Cell] = {}
         self._names = names

@@ -46,8 +46,8 @@ class BatchContext:
         return Value(value.type.batched(self._run.size) if batched else value.type, value.name)
 
     def _step(self, op: Operation) -> None:
-        flags = self.flags(op)
-        if not any(flags) and not self.cells(op):
+        flags, along = self.flags(op), self.walk.names_axis(op)
+        if not any(flags) and not self.cells(op) and not along:
             self.bind(op, self._b.copy(op, [self._env[v] for v in op.operands]), (False,) * len(op.results))
             return
         self._b.location = op.location
@@ -55,6 +55,9 @@ class BatchContext:
             op.opdef.batch(self, op)
         elif op.effects:
             self._effect(op)
+        elif along:
+            operands = [self._env[v] for v in op.operands]
+            self.bind(op, *op.opdef.batch_along(self._b, op, operands, flags, self.walk.axis))
         else:
             operands = [self._env[v] for v in op.operands]
             results = op.opdef.batch_of(self._b, op, operands, flags)
@@ -160,7 +163,7 @@ class BatchContext:
         """Emits the operation in its own place."""
         return self._b.emit(op.opdef, operands, attributes, regions, (), op.location)
 
-    def bind(self, op: Operation, values: Sequence[Value], flags: Flags) -> None:
+    def bind(self, op: Operation, values: Sequence[Value], flags: Sequence[bool]) -> None:
         """Says what the results of an operation are now, and which carry the axis."""
         for old, new, flag in zip(op.results, values, flags, strict=True):
             new.name = new.name or old.name

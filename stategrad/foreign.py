@@ -34,7 +34,7 @@ from .foreign_program import ForeignProgram, beside, parameter_key, tangent_prog
 from .traced_programs import bind, expanded, is_high, result_avals
 from .user_frame import resolve_traceback
 
-EFFECTS, CONTEXT = "jax_effects", "jax_context"
+EFFECTS, CONTEXT, AXES = "jax_effects", "jax_context", "jax_axes"
 """Attributes beside the primitive's parameters, there only where they say something."""
 
 _KEPT = 256
@@ -83,12 +83,13 @@ class ForeignOp(OpDef):
 
     def attributes(self, equation: Any) -> Mapping[str, Any]:
         """The attributes that an equation of JAX turns into."""
-        effects = compat.outside_effects(equation)
+        effects, axes = compat.outside_effects(equation), compat.named_axes(equation)
         special = equation.ctx is not compat.PLAIN_CONTEXT
-        if not effects and not special:
+        if not effects and not special and not axes:
             return equation.params
         return {
             **equation.params,
+            **({AXES: axes} if axes else {}),
             **({EFFECTS: effects} if effects else {}),
             **({CONTEXT: equation.ctx} if special else {}),
         }
@@ -231,6 +232,38 @@ class ForeignOp(OpDef):
 
         return self._rule("batch", op, (axes, size), trace).emit(b, operands)
 
+    def named_axes(self, op: Operation) -> frozenset[Any]:
+        return op.attributes.get(AXES, frozenset())
+
+    def carried_along(self, op: Operation, batched: Sequence[bool], axis: Any) -> Sequence[bool]:
+        return self._along(op, [v.type for v in op.operands], batched, axis)[1]
+
+    def batch_along(
+        self, b: Builder, op: Operation, operands: Sequence[Value], batched: Sequence[bool], axis: Any
+    ) -> tuple[Sequence[Value], Sequence[bool]]:
+        program, carried = self._along(op, [v.type for v in op.operands], batched, axis)
+        return program.emit(b, operands), carried
+
+    def _along(
+        self, op: Operation, types: Sequence[Type], batched: Sequence[bool], axis: tuple[Hashable, int]
+    ) -> tuple[ForeignProgram, Sequence[bool]]:
+        """The program that works along a batch axis that has a name, and which of its results carry it."""
+        carried: list[bool] = []
+
+        def trace(apply: Any, avals: Sequence[Any], results: Sequence[Any]) -> ForeignProgram:
+            stacked = [
+                compat.aval_of_type(t.batched(axis[1]) if flag else t)
+                for t, flag in zip(types, batched, strict=True)
+            ]
+            carried.extend(_differs(apply, batched, axis, i, stacked) for i in range(len(results)))
+            rule = _mapped(apply, batched, axis, [0 if flag else None for flag in carried])
+            return ForeignProgram.of(self._import(jax.make_jaxpr(rule)(*stacked), "batch"))
+
+        def make() -> tuple[ForeignProgram, Sequence[bool]]:
+            return self._trace("batch", op, trace), tuple(carried)
+
+        return self._derive("along", types, op.attributes, (tuple(batched), axis), make)
+
     def _rule(
         self, kind: str, op: Operation, pattern: Hashable, trace: Callable[..., ForeignProgram]
     ) -> ForeignProgram:
@@ -266,7 +299,7 @@ class ForeignOp(OpDef):
         pattern: Hashable,
         make: Callable[[], Any],
     ) -> Any:
-        key = (kind, tuple(types), pattern, parameter_key(attributes))
+        key = (kind, tuple(types), pattern, parameter_key(attributes), compat.axes_in_scope())
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = make()
@@ -277,9 +310,30 @@ class ForeignOp(OpDef):
         return found
 
 
+def _mapped(
+    apply: Callable[..., Any], batched: Sequence[bool], axis: tuple[Hashable, int], out_axes: Any
+) -> Callable[..., Any]:
+    """A function of operands of which some carry a leading axis, which has a name and this length."""
+    name, size = axis
+    in_axes = (0, *(0 if flag else None for flag in batched))
+    mapped = jax.vmap(lambda _, *xs: apply(*xs), in_axes, out_axes, axis_name=name, axis_size=size)
+    return lambda *operands: mapped(np.zeros(size, bool), *operands)
+
+
+def _differs(
+    apply: Callable[..., Any], batched: Sequence[bool], axis: Any, number: int, operands: Sequence[Any]
+) -> bool:
+    """Whether a result differs between the elements of the batch."""
+    try:
+        jax.eval_shape(_mapped(lambda *xs: apply(*xs)[number], batched, axis, None), *operands)
+    except ValueError:  # the only way in which JAX tells
+        return True
+    return False
+
+
 def _split(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     """The parameters of the primitive and the context that it is applied in."""
-    params = {k: v for k, v in attributes.items() if k not in (EFFECTS, CONTEXT)}
+    params = {k: v for k, v in attributes.items() if k not in (EFFECTS, CONTEXT, AXES)}
     return params, attributes.get(CONTEXT, compat.PLAIN_CONTEXT)
 
 

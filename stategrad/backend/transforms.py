@@ -1,6 +1,6 @@
 """How JAX transforms `ir_call`: each derivative is a program of its own, made once by our passes."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -114,26 +114,29 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, program: Program) -> l
     return found
 
 
-def batched(program: Program, flags: Flags, size: int) -> tuple[Program, Flags]:
-    """The program with a leading batch axis on the flagged arguments, and which results carry that axis."""
+def batched(program: Program, flags: Flags, size: int, axis: Hashable = None) -> tuple[Program, Flags]:
+    """The program with a leading batch axis on the flagged arguments, and which results carry that axis.
+
+    Args:
+        axis: the name of the axis, by which operations of the program may work along it.
+    """
 
     def make() -> tuple[Program, Flags]:
         nowhere = [False] * len(program.function.results)
-        made = batch_function(program.function, flags, size, results=nowhere)
+        made = batch_function(program.function, flags, size, results=nowhere, axis=axis)
         return _program(made.function), made.results
 
-    return program.derive(("batch", flags, size), make)
+    return program.derive(("batch", flags, size, axis), make)
 
 
 def _batch(
-    operands: Sequence[Any], axes: Sequence[int | None], *, program: Program
+    operands: Sequence[Any], axes: Sequence[int | None], name: Any, size: int, *, program: Program
 ) -> tuple[list[Any], list[int | None]]:
     flags = tuple(axis is not None for axis in axes)
     leading = [
         x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)
     ]
-    size = next(x.shape[0] for x, flag in zip(leading, flags, strict=True) if flag)
-    made, results = batched(program, flags, size)
+    made, results = batched(program, flags, size, name)
     return made.bind(*leading), [0 if flag else None for flag in results]
 
 

@@ -1,6 +1,8 @@
 """Programs of JAX: their equations, and the rules that a primitive of ours gives to JAX's transforms."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -34,6 +36,27 @@ def is_transposed(equation: Any) -> bool:
     """Whether an equation comes from a pullback that JAX runs: of `jax.grad`, `jax.vjp`, …"""
     names = equation.source_info.name_stack.stack
     return any(isinstance(n, source_info_util.Transform) and n.name == "transpose" for n in names)
+
+
+def named_axes(equation: Any) -> frozenset[Any]:
+    """The names of the batch axes that an equation works along, as `jax.lax.psum` does."""
+    known = core.trace_ctx.axis_env.axis_sizes
+    if not known:
+        return frozenset()
+    named = {e.name for e in equation.effects if isinstance(e, core.NamedAxisEffect)}
+    for given in (equation.params.get("axis_name"), equation.params.get("axes")):  # not all have the effect
+        named.update(given if isinstance(given, (tuple, list)) else (given,))
+    return frozenset(named.intersection(known))
+
+
+def axes_in_scope() -> tuple[Any, ...]:
+    """The named batch axes that there are here, with their lengths."""
+    return tuple(core.trace_ctx.axis_env.axis_sizes.items())
+
+
+def named_axis(name: Any, size: int) -> AbstractContextManager[None]:
+    """Inside, collectives may name an axis of this length; without a name, nothing changes."""
+    return contextlib.nullcontext() if name is None else core.extend_axis_env_nd([(name, size)])
 
 
 def touches_state(program: Any) -> bool:
@@ -87,12 +110,16 @@ def define_transforms(
 ) -> None:
     """Tells JAX how a primitive is differentiated, transposed and batched.
 
-    `jvp(primals, tangents, **params)`, `transpose(cotangents, *operands, **params)` and
-    `batch(operands, axes, **params)` are as JAX calls them.
+    `jvp(primals, tangents, **params)` and `transpose(cotangents, *operands, **params)` are as JAX calls them;
+    `batch(operands, axes, name, size, **params)` also gets the name and length of the new axis.
     """
+
+    def batch_rule(data: Any, operands: Any, axes: Any, **params: Any) -> Any:
+        return batch(operands, axes, data.name, data.size, **params)
+
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
-    batching.primitive_batchers[primitive] = batch
+    batching.fancy_primitive_batchers[primitive] = batch_rule
 
 
 def is_active(tangent: Any) -> bool:

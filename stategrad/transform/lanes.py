@@ -3,12 +3,14 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name, leaf_paths
 from stategrad.backend.transforms import batched
 from stategrad.errors import StateError, TraceError
@@ -36,6 +38,7 @@ class MapOptions:
     axis_size: int | None
     in_states: States
     out_states: States
+    axis_name: Hashable = None
 
 
 class Lanes:
@@ -73,7 +76,12 @@ class Lanes:
     def _lane(self, own: dict[State, list[Any]], kept: States) -> "Lane":
         given = [_one(x) if flag else _same(x) for x, flag in zip(self._arrays, self._flags, strict=True)]
         slices = {state: [_one(x) for x in leaves] for state, leaves in own.items()}
-        return Lane.of(self._fn, self._tree.unflatten(given), slices, kept)
+        with self._named_axis():
+            return Lane.of(self._fn, self._tree.unflatten(given), slices, kept)
+
+    def _named_axis(self) -> AbstractContextManager[None]:
+        """Inside, collectives may name the axis, where it has a name."""
+        return compat.named_axis(self._mapping.axis_name, self._size)
 
     def _bind(self, lane: "Lane", slices: Sequence[Any]) -> list["Found"]:
         """Runs the batched program."""
@@ -81,7 +89,8 @@ class Lanes:
         operands = operands_under_trace(staged, (*slices, *self._arrays), {})
         flags = [*[True] * len(slices), *self._flags]
         flags = (*[False] * (len(operands) - len(flags)), *flags)
-        program, differ = batched(staged.program, flags, self._size)
+        with self._named_axis():
+            program, differ = batched(staged.program, flags, self._size, self._mapping.axis_name)
         return [Found(x, flag) for x, flag in zip(program.bind(*operands), differ, strict=True)]
 
     def _deliver(self, lane: "Lane", found: Sequence["Found"]) -> Any:

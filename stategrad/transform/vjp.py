@@ -36,41 +36,37 @@ def vjp(
         out, pullback = vjp(f, x, grad_states=w)
         by_w, by_x = pullback(jnp.ones_like(out))
 
-    The function runs once, compiled, and what it writes to States is committed once, before `vjp` returns.
-    The pullback is a program of its own, compiled once for equal functions, and can be called any number of
-    times, mapped, differentiated, and returned from `jax.jit`.
+    The function runs once, compiled, and what it writes to States is committed before `vjp` returns. The
+    pullback is a compiled program of its own, which can be called often, mapped, differentiated, and returned
+    from `jax.jit`.
 
     Args:
-        fn: gives any pytree of arrays, or with `has_aux` a pair of that and any pytree.
-        primals: its positional arguments.
+        fn, primals: a function that gives any pytree of arrays, or with `has_aux` a pair of that and any
+            pytree; and its positional arguments.
         grad_states: the States to differentiate by, by what they hold on entry: a State or any list, tuple,
             dict, mapping or Module of States.
-        argnums: the arguments to differentiate by; an int gives a bare cotangent, a sequence a tuple. None,
-            or no `primals`: by none.
+        argnums: as for `grad`, but 0 by default. None, or no `primals`: by no argument.
         has_aux: `fn` returns `(value, aux)`; `aux` is not differentiated, and is a third result.
         final_states: States of which the final value is differentiated too: the pullback takes their
             cotangents, `pullback(cotangent, state_cts)`, in the same container.
         check_states: a State that the function does not read is an error; otherwise its cotangent is zero.
-        unit_aware: a cotangent may be a quantity of saiunit or a plain number. What comes back has the unit
-            of the cotangent times that of the value, over that of what it is by. Otherwise quantities there
-            are an error.
-        debug_nan: raise `NonFiniteError` if something is not finite: here, with nothing committed, for the
-            value, aux and new values of States, and from each call of the pullback for what that gives.
-        static_argnums, static_argnames: arguments that are part of the program.
-        kwargs: passed to `fn`.
+        unit_aware: a cotangent may be a quantity of saiunit or a plain number. What comes back has its unit
+            times that of the value, over that of what it is by. Otherwise quantities there are an error.
+        debug_nan: raise `NonFiniteError` if the value, aux or a new value of a State is not finite, with
+            nothing committed; and from each call of the pullback, if what that gives is not.
+        static_argnums, static_argnames: arguments that are part of the program; kwargs: passed to `fn`.
 
     Returns:
         `(value, pullback)` or `(value, pullback, aux)`. The pullback gives the cotangents by arguments, by
         States in the container of `grad_states`, or the pair `(by states, by arguments)`.
 
     Raises:
-        GradientError: nothing to differentiate by; an argument that does not exist or has integers or
-            booleans; a State that is not read; a derivative that does not exist.
+        GradientError: nothing to differentiate by; no such argument, or one of integers or booleans; a State
+            that is not read; a derivative that does not exist.
         NonFiniteError: with `debug_nan`, something is not finite.
         TraceError, StateError: as for `jit`.
     """
-    request = _request(grad_states, argnums if primals else None, has_aux, check_states)
-    request = replace(request, unit_aware=unit_aware)
+    request = _request(grad_states, argnums if primals else None, has_aux, check_states, unit_aware)
     if request.states is None and (request.argnums is None or _is_empty(request.argnums)):
         raise _nothing("vjp", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
@@ -136,9 +132,11 @@ def linearize(
     return value, LinearMap(*parts), *aux
 
 
-def _request(grad_states: Any, argnums: Any, has_aux: bool, check_states: bool) -> Request:
+def _request(
+    grad_states: Any, argnums: Any, has_aux: bool, check_states: bool, unit_aware: bool = False
+) -> Request:
     numbers = tuple(argnums) if is_sequence(argnums) else argnums
-    return Request(WantedStates.of(grad_states), numbers, bool(has_aux), False, check_states)
+    return Request(WantedStates.of(grad_states), numbers, bool(has_aux), False, check_states, unit_aware)
 
 
 def _is_empty(argnums: Any) -> bool:

@@ -1,7 +1,7 @@
 """`vmap`: a stateful function on many inputs at once, by the batching pass."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from stategrad.arguments import function_name
@@ -53,6 +53,7 @@ def vmap(
     out_axes: Any = 0,
     *,
     axis_size: int | None = None,
+    axis_name: Hashable = None,
     in_states: Any = None,
     out_states: Any = None,
     debug_nan: bool = False,
@@ -71,6 +72,8 @@ def vmap(
             the same for all, or a prefix of the arguments. Arguments by name are mapped along axis 0.
         out_axes: where the results carry the new axis; None for what is the same for all.
         axis_size: how many elements there are, where nothing else says so.
+        axis_name: a name for the axis. The function may work along it: `jax.lax.psum(x, name)`, and so on. A
+            sum or mean over it is the same for all elements, so it may be written to a State that they share.
         in_states: a State, or any container of them, whose value carries a leading axis: each element reads
             and writes its own slice.
         out_states: States that all elements find as they are, and that hold a value for each of them, along a
@@ -84,7 +87,7 @@ def vmap(
         GradientError: something in `in_states` or `out_states` is no State.
     """
     states = (_states(in_states, "in_states"), _states(out_states, "out_states"))
-    mapping = MapOptions(in_axes, out_axes, axis_size, *states)
+    mapping = MapOptions(in_axes, out_axes, axis_size, *states, axis_name)
 
     def mapped(fn: Callable[..., Any]) -> Vmapped:
         return Vmapped(fn, mapping, static_argnums, static_argnames, debug_nan)
