@@ -79,7 +79,9 @@ class Block:
         given = [*(operands[i] for i in loop), *(whole.value(v) for v in (*kept, *fixed))]
         attributes = {**self._op.attributes, "carry": len(loop), "each": len(kept), "length": self._size}
         whole.b.location = self._op.location
-        return whole.b.emit(self._op.opdef, given, attributes, [region], [v.name for v in (*old[: len(loop)], *stacked)])
+        return whole.b.emit(
+            self._op.opdef, given, attributes, [region], [v.name for v in (*old[: len(loop)], *stacked)]
+        )
 
 
 class _Whole:
@@ -169,7 +171,9 @@ class _Whole:
         if op.opdef.summed is not None and all(varying):
             return op.opdef.summed(self.b, op, [self.value(x) for x in op.operands])
         if any(varying) and _commutes(op, varying):
-            given = [self.summed(x) if f else self.value(x) for x, f in zip(op.operands, varying, strict=True)]
+            given = [
+                self.summed(x) if f else self.value(x) for x, f in zip(op.operands, varying, strict=True)
+            ]
             self.b.location = op.location
             return self.b.emit(op.opdef, given, op.attributes)[0]
         return self._plain_sum(v)
@@ -197,5 +201,3 @@ def _reshaped(b: Builder, v: Value, leading: tuple[int, ...]) -> Value:
 
 def _flattened(b: Builder, v: Value) -> Value:
     return b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:]))
-
-

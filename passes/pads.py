@@ -29,7 +29,9 @@ def joined(scope: "Folding", op: Operation) -> Value | None:
 
 def _of_zeros(scope: "Folding", pad: Operation) -> bool:
     counts = (*pad.attributes["low"], *pad.attributes["high"])
-    return scope.full(pad.operands[1], 0) and not any(pad.attributes["interior"]) and min(counts, default=0) >= 0
+    return (
+        scope.full(pad.operands[1], 0) and not any(pad.attributes["interior"]) and min(counts, default=0) >= 0
+    )
 
 
 def _common_edge(one: Operation, other: Operation) -> int | None:

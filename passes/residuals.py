@@ -51,10 +51,7 @@ class _Residuals(Rewriter):
         """The pairs of this region first: what a backward loop computes again may hold pairs of its own."""
         region = _Pairs(region, self._budget).rebuilt() if _has_scans(region) else region
         scope = Scope(region)
-        operations = [
-            self.renew(scope, op, [self.region(r) for r in op.regions])
-            for op in region.operations
-        ]
+        operations = [self.renew(scope, op, [self.region(r) for r in op.regions]) for op in region.operations]
         return with_body(region, operations)
 
 
@@ -90,4 +87,3 @@ class _Pairs:
 
     def _bytes_given(self, rate: float) -> float:
         return -sum(pair.kept_bytes(pair.choose(rate)) for pair in self._pairs)
-

@@ -122,9 +122,7 @@ class ScanPair:
         if not values:
             return self.first
         length, body = self.first.attributes["length"], self.body
-        region = Region(
-            body.params, body.operations, (*body.results, *values), body.locals, body.location
-        )
+        region = Region(body.params, body.operations, (*body.results, *values), body.locals, body.location)
         stacks = [Value(v.type.batched(length), v.name) for v in values]
         return with_parts(self.first, regions=[region], results=[*self.first.results, *stacks])
 

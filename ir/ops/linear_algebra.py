@@ -146,7 +146,9 @@ def _dot_summed(b: "Builder", op: Operation, operands: Sequence[Value]) -> Value
     """
     contract, batch = op.attributes["contract"], op.attributes["batch"]
     if contract == ((0,), (0,)):
-        merged = [b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in operands]
+        merged = [
+            b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in operands
+        ]
         return b.dot(*merged, **op.attributes)
     (left, right), (one, other) = contract, batch
     pairs = {

@@ -115,7 +115,13 @@ def _tripped(
 
 def _find(traced: Traced, derived: Derived, leaves: Sequence[Leaf], wired: bool) -> _Compiled:
     module = module_of(traced)
-    key = to_text(module, locations=wired), str(Pipeline(derived.passes)), derived.residuals, wired, compat.config_key()
+    key = (
+        to_text(module, locations=wired),
+        str(Pipeline(derived.passes)),
+        derived.residuals,
+        wired,
+        compat.config_key(),
+    )
     compiled = _compiled.pop(key, None) or _numbered(stage(traced, derived, wired=wired), leaves)
     _compiled[key] = compiled  # the most recently used one last
     if len(_compiled) > _KEPT:
