@@ -225,10 +225,10 @@ class Row(OpDef):
             must.
         lower: a StableHLO operation of the same operands, or `(hlo, op, *operands) -> value | sequence`.
         samples: operands to test with.
-        cost: `op -> int`, about how many floating-point operations it takes, where that is not in proportion to
-            the elements that it touches.
-        summed: `(b, op, operands) -> Value`, the sum over a leading axis that every operand carries, where there
-            is a better way to it than to make all the results and add them up.
+        cost: `op -> int`, about how many floating-point operations it takes, where that is not in
+            proportion to the elements that it touches.
+        summed: `(b, op, operands) -> Value`, the sum over a leading axis that every operand carries, where
+            there is a better way to it than to make all the results and add them up.
         effect: the effect on the cell in attribute `cell`, for the four state effects.
     """
 

@@ -1,4 +1,4 @@
-"""The new form of a distributed scan: a loop over blocks, in each what comes before, the steps, what comes after."""
+"""The new form of a distributed scan: a loop over blocks, in each what comes before, the steps, the sums."""
 
 from collections.abc import Iterable, Sequence
 
@@ -145,13 +145,12 @@ class _Whole:
         flags = [v in self._stacked for v in op.operands]
         operands = [self._now[v] for v in op.operands]
         self.b.location = op.location
-        if any(flags):
-            made = op.opdef.batch_of(self.b, op, operands, flags)
-        else:
-            made = self.b.copy(op, operands)
+        stacked = any(flags)
+        batch = op.opdef.batch_of
+        made = batch(self.b, op, operands, flags) if stacked else self.b.copy(op, operands)
         for old, new in zip(op.results, made, strict=True):
             new.name = new.name or old.name
-            self.bind(old, new, stacked=any(flags))
+            self.bind(old, new, stacked)
 
     def summed(self, v: Value) -> Value:
         """The sum of a value over the steps of the block."""

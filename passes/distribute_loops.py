@@ -1,9 +1,9 @@
 """Loop distribution: what a loop only adds up is computed for a block of steps at once.
 
-A reversed loop of a gradient adds, step by step, the product of two small arrays to the gradient of a weight. That
-product feeds nothing else in the loop. So the loop is cut into blocks of steps: the steps of a block only stack what
-the products are made of, and one product over the whole block follows them. What does not depend on carried values
-at all is computed for the whole block before its steps.
+A reversed loop of a gradient adds, step by step, the product of two small arrays to the gradient of a
+weight. That product feeds nothing else in the loop. So the loop is cut into blocks of steps: the steps of a
+block only stack what the products are made of, and one product over the whole block follows them. What does
+not depend on carried values at all is computed for the whole block before its steps.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ LEAST, MOST = 4, 64
 @register_pass
 @dataclass(frozen=True)
 class DistributeLoops(RewritePass):
-    """Computes what a scan only adds up, and what its carried values do not enter, for blocks of steps at once.
+    """Computes what a scan only adds up, and what no carried value enters, for blocks of steps at once.
 
     Sums are the same but for the order of their terms. Effects stay in the loop, in order.
     """
@@ -33,7 +33,7 @@ class DistributeLoops(RewritePass):
     name = "distribute-loops"
 
     block: int | None = None
-    """How many steps a block has, if that divides the length; by default as many as make products efficient."""
+    """How many steps a block has, if that divides the length; by default what makes products efficient."""
 
     def rewriter(self) -> Rewriter:
         return _Distribute(self.block)

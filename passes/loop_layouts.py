@@ -16,8 +16,8 @@ _PRODUCT = "dot"
 class LoopLayouts(RewritePass):
     """Transposes a matrix that every step of a scan multiplies by before the scan, where products like it so.
 
-    A product runs at its best over the last axis of its left operand and the first of its right one; gradients ask
-    for the weights the other way round.
+    A product runs at its best over the last axis of its left operand and the first of its right one;
+    gradients ask for the weights the other way round.
     """
 
     name = "loop-layouts"

@@ -15,7 +15,7 @@ before takes as long as about 24; a byte that is not there at all counts for fou
 """
 
 _LADDER = tuple(RATE / 4 * 4.0**k for k in range(10))
-"""The rates that are tried for a budget: from what time alone is worth to far beyond what any operation costs."""
+"""The rates that are tried for a budget: from what time alone is worth to beyond what any operation costs."""
 
 
 @register_pass
@@ -30,8 +30,8 @@ class Residuals(RewritePass):
     name = "residuals"
 
     budget: int | float | None = None
-    """What the stacks may take: bytes, or as a float the part of what they take now; 0 is the least possible. By
-    default a value is computed again where that is cheap for the memory it saves."""
+    """What the stacks may take: bytes, or as a float the part of what they take now; 0 is the least possible.
+    By default a value is computed again where that is cheap for the memory it saves."""
 
     def rewriter(self) -> Rewriter:
         return _Residuals(self.budget)

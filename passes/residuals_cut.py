@@ -39,6 +39,8 @@ def choose(
     """
     makers = {v: op for op in operations for v in op.results}
     wanted = list(dict.fromkeys(wanted))
+    if not wanted:
+        return Choice([], [])
     graph = _graph(makers, wanted, keep, again)
     _, (dear, _) = nx.minimum_cut(graph, _SOURCE, _SINK, flow_func=boykov_kolmogorov)
     kept: dict[Value, None] = {}

@@ -1,7 +1,7 @@
 """Residuals of loops: a scan stacks a value of each step, and a later scan takes them apart again.
 
-The later loop may get a value in two ways. It takes the slices of a stack; or it computes the value again from
-what it can have for less: the slices that the first loop was given, what both close over, other stacks.
+The later loop may get a value in two ways. It takes the slices of a stack; or it computes the value again
+from what it can have for less: the slices that the first loop was given, what both close over, other stacks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -70,7 +70,7 @@ class ScanPair:
 
     @property
     def given(self) -> dict[Value, Value]:
-        """The parameters of the first body that the second loop can have too, with what they are taken from."""
+        """The parameters of the first body that the second loop can have too, and where from."""
         carry = self.first.attributes["carry"]
         return dict(zip(self.body.params[carry:], self.first.operands[carry:], strict=True))
 

@@ -49,7 +49,7 @@ def simplify_function(function: Function) -> Function:
 
 
 def loop_passes(module: Module, budget: int | float | None = None) -> Pipeline:
-    """The passes for the loops of a program that is about to be compiled: what is kept for the backward loops,
+    """The passes for the loops of a program that is about to be compiled: what is kept for backward loops,
     what is computed for a block of steps at once. None if there are no loops.
 
     Args:

@@ -39,7 +39,7 @@ EFFECTS, CONTEXT, AXES = "jax_effects", "jax_context", "jax_axes"
 
 _KEPT = 256
 _COST = 256
-"""How many times as dear as looking at an element they are taken to be: decompositions and solvers are there."""
+"""How many times as dear as looking at an element they are taken to be: solvers are among them."""
 _USERS = ("custom_jvp_call", "custom_vjp_call")
 _LINEAR_ONLY = ("custom_lin", "call_hi_primitive_linearized")  # made to be transposed, not to be run
 

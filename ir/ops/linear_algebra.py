@@ -161,8 +161,8 @@ def _dot_lower(hlo: Any, op: Operation, x: Any, y: Any) -> Any:
 
 
 def _dot_summed(b: "Builder", op: Operation, operands: Sequence[Value]) -> Value:
-    """The leading axis is one more to sum over: it is made one with the first of the others where they are the
-    leading ones already, since compilers write out the transposes of a product over several axes.
+    """The leading axis is one more to sum over. Where the others lead as well they become one with it, since
+    compilers write out the transposes of a product over several axes.
     """
     contract, batch = op.attributes["contract"], op.attributes["batch"]
     if contract == ((0,), (0,)):

@@ -88,9 +88,9 @@ def grad(
             quantities there are an error.
         debug_nan: look at value, aux, gradients and written States before anything is returned or committed;
             if something is not finite, find the operation that made it.
-        residuals: what the forward pass may keep for the backward pass where it could be computed again: so many
-            bytes, or as a float a part of what would be kept, 0 as little as possible. By default what is dear
-            to keep for what it saves, in loops only.
+        residuals: what loops may keep for the backward pass that could be computed again: so many bytes, or
+            as a float a part of what would be kept, 0 as little as possible. By default what is dear to
+            compute for the memory it takes.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
