@@ -20,6 +20,7 @@ from .core import (
     walk,
     zeros,
 )
+from .derivatives import Jvp, Linear, Undefined, Zero
 from .dtypes import DType, dtype, dtype_of
 from .errors import (
     DerivativeError,
@@ -32,19 +33,7 @@ from .errors import (
 from .evaluate import Machine, evaluate
 from .location import UNKNOWN, Derived, LazySource, Location, Source, Unknown
 from .opaque import Opaque
-from .opdef import (
-    Jvp,
-    Linear,
-    OpDef,
-    Row,
-    Sample,
-    Undefined,
-    Zero,
-    lookup,
-    register,
-    row,
-    sample,
-)
+from .opdef import OpDef, Row, Sample, lookup, register, row, sample
 from .parse import parse
 from .structured import StructuredOp
 from .text import to_text

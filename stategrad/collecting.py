@@ -1,7 +1,7 @@
 """Python's garbage collector, held back while a program is traced, transformed and lowered.
 
-A compiler makes many objects that stay, and little garbage. Whenever they are a quarter more, Python searches all
-there is for cycles, the whole of JAX included: a tenth of a second, for nothing.
+A compiler makes many objects that stay, and little garbage. When they have grown by a quarter, Python
+searches all there is for cycles, the whole of JAX included: a tenth of a second, for nothing.
 """
 
 import gc

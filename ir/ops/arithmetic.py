@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Value
-from ..opdef import Jvp, Linear, Sample, Tangents, Undefined, row, sample
+from ..derivatives import Jvp, Linear, Undefined
+from ..opdef import Sample, Tangents, row, sample
 from .common import alike, batch, elementwise, like, slopes, total
 
 if TYPE_CHECKING:

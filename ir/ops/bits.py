@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from ..core import Type
+from ..derivatives import Zero
 from ..errors import IRTypeError
-from ..opdef import Zero, row, sample
+from ..opdef import row, sample
 from .common import alike, batch, in_numpy
 
 _NO_TANGENTS = Zero("integers and truth values have no tangents")

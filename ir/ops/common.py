@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Derivative, Jvp, Linear
 from ..dtypes import DType, dtype
 from ..errors import IRTypeError
-from ..opdef import Derivative, Jvp, Linear, Sample, Tangents, row, sample
+from ..opdef import Sample, Tangents, row, sample
 from .axes import all_batched
 
 if TYPE_CHECKING:

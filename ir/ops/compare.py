@@ -7,9 +7,10 @@ import numpy as np
 from ml_dtypes import iinfo
 
 from ..core import Operation, Type, Value
+from ..derivatives import Jvp, Linear, Zero
 from ..dtypes import BOOL, F32, I32, DType, dtype, dtype_of
 from ..errors import IRTypeError
-from ..opdef import Jvp, Linear, Tangents, Zero, row, sample
+from ..opdef import Tangents, row, sample
 from .common import alike, batch, component, demand, demand_same, in_numpy, total
 
 if TYPE_CHECKING:

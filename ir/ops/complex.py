@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Jvp, Linear
 from ..dtypes import dtype
 from ..errors import IRTypeError
-from ..opdef import Jvp, Linear, Tangents, row, sample
+from ..opdef import Tangents, row, sample
 from .common import alike, batch, component, demand, demand_same, in_numpy, itself, like
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..core import Operation, Type
+from ..derivatives import Zero
 from ..dtypes import dtype_of
 from ..errors import IRError, IRTypeError
-from ..opdef import Zero, row, sample
+from ..opdef import row, sample
 from .axes import check_axes
 from .common import demand
 

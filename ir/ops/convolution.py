@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Linear
 from ..dtypes import F32, I32, DType, dtype
 from ..errors import IRTypeError
-from ..opdef import Linear, Tangents, row, sample
+from ..opdef import Tangents, row, sample
 from .axes import Ints, accumulator, batch_size, check_axes, check_lengths, inverse, moved_to_front
 from .linear_algebra import check_precision, in_result_type, precision_text
 

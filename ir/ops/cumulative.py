@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Jvp, Linear
 from ..errors import IRTypeError
-from ..opdef import Jvp, Linear, Tangents, row, sample
+from ..opdef import Tangents, row, sample
 from .axes import accumulator, check_axes
 
 if TYPE_CHECKING:

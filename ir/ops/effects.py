@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from ..core import Cell, Effect, Operation, Type
+from ..derivatives import Undefined
 from ..errors import IRError, IRTypeError
-from ..opdef import Row, Undefined, register, results, sample
+from ..opdef import Row, register, results, sample
 
 _BY_THE_PASSES = Undefined("effects are differentiated by the passes, cell by cell")
 

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from ..core import Operation, Type
+from ..derivatives import Zero
 from ..dtypes import BOOL
 from ..errors import IRTypeError
-from ..opdef import Zero, row, sample
+from ..opdef import row, sample
 from .common import POSITIVE, REAL, alike, batch, demand, elementwise, in_numpy, itself, like, over, slope
 
 _STEPS = Zero("it is constant between its steps")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Jvp, Linear
 from ..dtypes import BOOL
 from ..errors import IRTypeError
-from ..opdef import Jvp, Linear, Tangents, row, sample
+from ..opdef import Tangents, row, sample
 from .axes import Ints, batch_size, check_lengths, others
 from .windows import Numbers, elements, numbers_text, room, wide_indices, windows_shape
 

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from ..core import Operation, Type, Value
-from ..opdef import Jvp, Row, Tangents, Zero, register, row, sample
+from ..derivatives import Jvp, Zero
+from ..opdef import Row, Tangents, register, row, sample
 from .common import alike, batch, itself
 
 if TYPE_CHECKING:

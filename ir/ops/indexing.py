@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Linear
 from ..errors import IRTypeError
-from ..opdef import Linear, Sample, Tangents, row, sample
+from ..opdef import Sample, Tangents, row, sample
 from .axes import (
     Ints,
     all_batched,

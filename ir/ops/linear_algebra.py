@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Linear
 from ..dtypes import F32, I32, DType, dtype
 from ..errors import IRTypeError
-from ..opdef import Linear, Tangents, row, sample
+from ..opdef import Tangents, row, sample
 from .axes import Ints, accumulator, check_axes, inverse, moved_to_front, others, shifted, transposed
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
-from ..opdef import Jvp, Tangents, row, sample
+from ..derivatives import Jvp
+from ..opdef import Tangents, row, sample
 from .common import POSITIVE, REAL, batch, demand, demand_same, elementwise, in_numpy, like, slope, slopes
 
 if TYPE_CHECKING:

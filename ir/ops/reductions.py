@@ -7,9 +7,10 @@ import ml_dtypes
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Jvp, Linear, Zero
 from ..dtypes import DType, dtype_of
 from ..errors import IRTypeError
-from ..opdef import Jvp, Linear, Tangents, Zero, row, sample
+from ..opdef import Tangents, row, sample
 from .axes import Ints, accumulator, check_axes, others, shifted, transposed
 
 if TYPE_CHECKING:

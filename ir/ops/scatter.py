@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Linear
 from ..dtypes import I32
 from ..errors import IRTypeError
-from ..opdef import Linear, Tangents, row, sample
+from ..opdef import Tangents, row, sample
 from .axes import Ints, accumulator, all_batched
 from .gather import ROWS_OF
 from .windows import I64, Numbers, elements, numbers_text, room, wide_indices, windows_shape

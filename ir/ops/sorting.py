@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import Operation, Type, Value
+from ..derivatives import Jvp, Zero
 from ..dtypes import BOOL, I32, DType, dtype
 from ..errors import IRTypeError
-from ..opdef import Jvp, Tangents, Zero, row, sample
+from ..opdef import Tangents, row, sample
 from .axes import all_batched, check_axes, others
 from .common import widened
 from .reductions import largest, smallest
