@@ -10,7 +10,7 @@ from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
 from stategrad.errors import TraceError
 from stategrad.guards import Guards
-from stategrad.state import LOCK
+from stategrad.state import LOCK, Locked
 from stategrad.trace import trace
 from stategrad.user_frame import user_line
 
@@ -78,8 +78,11 @@ class Engine:
             return bind_under_trace(self.stage(args, kwargs), args, kwargs)
         if self.retrace or self.debug_nan:
             return call(self.fn, self.recipe, args, kwargs, self.debug_nan)
-        with LOCK:
+        Locked.take()
+        try:
             return self._call_planned(args, kwargs)
+        finally:
+            LOCK.release()
 
     def _refuse_debugging(self) -> None:
         if self.debug_nan:
