@@ -21,8 +21,8 @@ LOCK = threading.RLock()
 """
 
 
-class _Locked:
-    """Holds `LOCK` for a State that is touched outside of a call.
+class Locked:
+    """Holds `LOCK`, as `with LOCKED:`, where the caller may be a host callback of a call that runs.
 
     Raises:
         StateError: in a thread that Python did not start, while a call runs. That is a host callback, for
@@ -30,11 +30,17 @@ class _Locked:
     """
 
     def __enter__(self) -> None:
+        self.take()
+
+    @staticmethod
+    def take() -> None:
+        """Takes `LOCK`; whoever does must release it."""
         if not LOCK.acquire(blocking=False):
             if isinstance(threading.current_thread(), threading._DummyThread):
                 raise StateError(
-                    f"a State is read or written in a host callback{user_line()} while a call on States "
-                    "runs; give its value to the callback as an argument, and return what is to be written"
+                    f"a State is read or written, or a function of stategrad is called, in a host callback"
+                    f"{user_line()} while a call on States runs; give the callback what it needs as an "
+                    "argument, and return what is to be written"
                 )
             LOCK.acquire()
 
@@ -42,7 +48,7 @@ class _Locked:
         LOCK.release()
 
 
-_LOCKED = _Locked()
+LOCKED = Locked()
 
 
 class Slot:
@@ -159,7 +165,7 @@ class State:
 
     def store(self, structure: Structure, arrays: Sequence[Any], exclusive: bool = False) -> None:
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
-        with _LOCKED:
+        with LOCKED:
             if self._slots is None or structure != self._structure or self.cell.local:
                 if self.cell.local:
                     self.cell = CellId(self, self._name)
@@ -344,7 +350,7 @@ class ParamState(State):
 
 def _hand_out(slot: Slot) -> Any:
     if slot.exclusive:
-        with _LOCKED:
+        with LOCKED:
             slot.exclusive = False
             Epochs.sharing += 1
     return slot.array

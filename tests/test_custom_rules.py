@@ -140,3 +140,16 @@ def test_a_rule_in_a_loop_that_closes_over_a_value_outside_is_an_error():
     with pytest.raises(Exception, match="closes over a value of the traced function") as caught:
         sg.grad(loss, argnums=0)(3.0, 4.0)
     assert isinstance(caught.value.__cause__, DerivativeError)
+
+
+def test_a_tangent_rule_with_a_loop_reads_a_state(weight):
+    def rule(x, t):
+        return lax.fori_loop(0, 3, lambda i, total: total + t * weight.value * x, 0.0)
+
+    def pure(x):
+        return lax.fori_loop(0, 3, lambda i, total: total + 2.0 * x, 0.0)
+
+    function = custom_jvp(lambda x: x**2, rule)
+    close(sg.grad(function)(1.5), 9.0)
+    close(sg.jvp(function, (1.5,), (1.0,))[1], 9.0)
+    close(sg.grad(sg.grad(function))(1.5), jax.grad(pure)(1.5))

@@ -107,7 +107,17 @@ def test_gradients_from_eight_threads():
     assert not wrong and n.value == 40
 
 
-@pytest.mark.parametrize("touch", [lambda s: s.value, lambda s: setattr(s, "value", 0.0)])
+def call_jitted(state):
+    sg.jit(lambda: state.value * 2.0)()
+
+
+def call_gradient(state):
+    sg.grad(lambda x: state.value * x)(1.0)
+
+
+@pytest.mark.parametrize(
+    "touch", [lambda s: s.value, lambda s: setattr(s, "value", 0.0), call_jitted, call_gradient]
+)
 def test_a_callback_never_waits_for_the_call_that_waits_for_it(touch):
     # JAX runs host callbacks in threads of its own. Here one stands for them, while another call runs.
     state, raised, over = sg.State(1.0, "state"), [], threading.Event()

@@ -137,6 +137,15 @@ class CustomCall:
         seeds = [a for a, flag in zip(self.avals, active, strict=True) if flag]
         return jax.make_jaxpr(rule)(*self.avals, *seeds)
 
+    def ruled_results(self, active: Sequence[bool]) -> Any:
+        """Traces the results as the rule gives them, from operands: they do not depend on tangents."""
+
+        def rule(*values: Any) -> list[Any]:
+            zeros = [_known(None, x) if flag else None for flag, x in zip(active, values, strict=True)]
+            return [x for x, _ in compat.push_forward(self.apply, values, zeros)]
+
+        return jax.make_jaxpr(rule)(*self.avals)
+
     def cotangents(self) -> Any:
         """Traces the cotangents of real operands, from operands and the cotangents of real results."""
         free = [_inexact(a) for a in self.avals]
@@ -198,8 +207,9 @@ class _Closed:
             active = [not isinstance(t, SymbolicZero) for t in tangents]
             self._refuse(active[:n])
             seeds = [t for t, flag in zip(tangents[n:], active[n:], strict=True) if flag]
-            found = self.pure(call.tangents(active[n:]))(*primals, *seeds)
-            results, rest = found[: len(call.results)], iter(found[len(call.results) :])
+            # Apart, so that JAX knows the results of a linearized call without its tangents.
+            results = self.pure(call.ruled_results(active[n:]))(*primals)
+            rest = iter(self.pure(call.tangents(active[n:]))(*primals, *seeds)[len(results) :])
             return results, [next(rest) if _inexact(x) else _no_tangent(x) for x in results]
 
         ruled.defjvp(rule, symbolic_zeros=True)

@@ -17,7 +17,7 @@ from stategrad.ir import Function, IRTypeError, Module, Operation, Region, Type,
 from stategrad.ir.record import record
 from stategrad.nonfinite import explain_trip, first_bad
 from stategrad.passes import Pipeline
-from stategrad.state import LOCK, Epochs
+from stategrad.state import LOCKED, Epochs
 from stategrad.trace import Leaf, Retyped, Traced, trace
 
 from .recipes import AsIs
@@ -72,7 +72,7 @@ def call(
     Raises:
         NonFiniteError: see `debug_nan`.
     """
-    with LOCK:
+    with LOCKED:
         traced = with_arrays_as_parameters(trace(fn, args, kwargs))
         derived = recipe.derive(traced)
         leaves = list(traced.leaves.values())

@@ -9,7 +9,7 @@ import jax
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
 from stategrad.guards import Guards
-from stategrad.state import LOCK
+from stategrad.state import LOCK, Locked
 from stategrad.trace import trace
 
 from .eager import call
@@ -76,8 +76,11 @@ class Engine:
             return bind_under_trace(self.stage(args, kwargs), args, kwargs)
         if self.retrace or self.debug_nan:
             return call(self.fn, self.recipe, args, kwargs, self.debug_nan)
-        with LOCK:
+        Locked.take()
+        try:
             return self._call_planned(args, kwargs)
+        finally:
+            LOCK.release()
 
     # ------------------------------------------------------------------ one trace per combination of types
     def _call_planned(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
