@@ -42,25 +42,25 @@ class Results:
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
         self._file = folder / "results.json"
-        self._data: dict[str, dict[str, Any]] = (
-            json.loads(self._file.read_text()) if self._file.exists() else {}
-        )
+        self._data = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        return json.loads(self._file.read_text()) if self._file.exists() else {}
 
     def put(self, topic: str, tables: list[Table], on: str) -> None:
-        """Keeps a topic's tables in place of earlier ones from this kind of device, on disk too."""
-        made = {"machine": on, "tables": [to_data(t) for t in tables]}
-        self._data.setdefault(topic, {})[device()] = made
+        """Keeps a topic's tables, on disk, in place of earlier ones from this kind of device."""
+        self._data = self._read()  # another run may have put its topics there since
+        self._data.setdefault(topic, {})[device()] = {"machine": on, "tables": [to_data(t) for t in tables]}
+        self._file.write_text(json.dumps(self._data, indent=1, ensure_ascii=False) + "\n")
 
     def write(self, topics: Mapping[str, str]) -> None:
-        """Writes the data, the page and the pictures; `topics` gives their order and titles."""
-        self._file.write_text(json.dumps(self._data, indent=1, ensure_ascii=False) + "\n")
+        """Writes the page and the pictures of all that is kept; `topics` gives their order and titles."""
         known = {topic: title for topic, title in topics.items() if topic in self._data}
         drawn = draw({topic: self._tables(topic)[0] for topic in known}, self._folder / "plots")
         pictures = {path.stem for path in drawn}
-        lines = [
-            _HEAD,
-            *(line for topic, title in known.items() for line in self._section(topic, title, pictures)),
-        ]
+        lines = [_HEAD]
+        for topic, title in known.items():
+            lines.extend(self._section(topic, title, pictures))
         (self._folder / "RESULTS.md").write_text("\n".join(lines).rstrip("\n") + "\n")
 
     def _tables(self, topic: str) -> tuple[list[Table], dict[str, list[Table]]]:
