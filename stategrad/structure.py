@@ -74,7 +74,7 @@ class Structure:
         return self._hash
 
     def __repr__(self) -> str:
-        return str(self.tree)
+        return str(self.tree).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 _LEAF = jax.tree.structure(0)

@@ -294,3 +294,9 @@ def test_under_disable_jit(states):
     np.testing.assert_allclose(gw, expected_gw, rtol=1e-5)
     np.testing.assert_allclose(gx, expected_gx, rtol=1e-5)
     assert n.value == 6
+
+
+def test_a_state_shows_what_it_holds():
+    state = sg.State({"a": jnp.ones(2), "b": [1, len]}, name="net")
+    assert repr(state) == "State('net', float32[2], int32[] in {'a': *, 'b': [*, *]})"
+    assert repr(sg.ParamState(1.0, name="w")) == "ParamState('w', float32[])"
