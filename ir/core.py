@@ -60,8 +60,8 @@ NO_ATTRIBUTES: Mapping[str, Any] = {}
 class Cell:
     """A place that effects name. A shadow keeps as data what it shadows: never read that out of its name.
 
-    `of` is the cell shadowed, `role` is "" for a cell of the program, "tangent", "cotangent" or "accumulator"
-    for a shadow. In text: `state $w.t: f32[4] tangent of $w`.
+    `of` is the cell shadowed, `role` is "" for a cell of the program, "tangent", "cotangent", "accumulator"
+    or "batched" for a shadow. In text: `state $w.t: f32[4] tangent of $w`.
     """
 
     name: str
