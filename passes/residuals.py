@@ -75,7 +75,7 @@ class _Pairs:
         for pair in self._pairs:
             found = ScanPair(now.get(pair.first, pair.first), now.get(pair.second, pair.second), pair.shared)
             choice = found.choose(self._rate)
-            if set(choice.kept) != set(found.present.kept):
+            if found.carried(choice) or set(choice.kept) != set(found.present.kept):
                 now[pair.first], now[pair.second] = found.rebuilt(choice)
         return with_body(self._region, [now.get(op, op) for op in self._region.operations])
 

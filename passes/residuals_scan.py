@@ -2,6 +2,8 @@
 
 The later loop may get a value in two ways. It takes the slices of a stack; or it computes the value again
 from what it can have for less: the slices that the first loop was given, what both close over, other stacks.
+And what a step of the first loop hands to the next one is what the next one was handed: a loop that runs the
+other way round meets it one step earlier, and carries it along.
 """
 
 from collections.abc import Iterable, Mapping
@@ -76,7 +78,16 @@ class ScanPair:
 
     def choose(self, rate: float) -> Choice:
         """What to keep and what to compute again, where keeping a byte for a step costs `rate`."""
-        free = set(self.given).union(self._kept_anyway())
+        found = self._choose(rate, ())
+        handed = self._handed_on(found)
+        if not handed:
+            return found
+        better = self._choose(rate, handed)
+        carried = self.carried(better)
+        return better if all(v in carried for v in handed if v in better.kept) else found
+
+    def _choose(self, rate: float, handed: Iterable[Value]) -> Choice:
+        free = set(self.given).union(self._kept_anyway(), handed)
         end = self.first.attributes["carry"] + self.first.attributes["each"]
         invariant = steady_values(self.body.operations, self.body.params[end:])
 
@@ -85,9 +96,25 @@ class ScanPair:
 
         return choose(self.body.operations, self.links.values(), keep, price)
 
+    def _handed_on(self, choice: Choice) -> dict[Value, int]:
+        """What steps hand to the next ones, with its place, where what they were handed themselves is kept:
+        loops in opposite directions need no stack of it.
+        """
+        if self.first.attributes["reverse"] == self.second.attributes["reverse"]:
+            return {}
+        kept, anyway = set(choice.kept), set(self._kept_anyway()).union(self.given)
+        carry = zip(self.body.params[: self.first.attributes["carry"]], self.body.results, strict=False)
+        return {
+            out: i for i, (p, out) in enumerate(carry) if p in kept and out is not p and out not in anyway
+        }
+
+    def carried(self, choice: Choice) -> dict[Value, int]:
+        """The kept values that the second loop carries along, and which carried value of the first they are."""
+        return {v: i for v, i in self._handed_on(choice).items() if v in choice.kept}
+
     def kept_bytes(self, choice: Choice) -> int:
         """The memory of the stacks that are there for the second loop alone."""
-        free = set(self.given).union(self._kept_anyway())
+        free = set(self.given).union(self._kept_anyway(), self.carried(choice))
         return self.first.attributes["length"] * sum(bytes_of(v.type) for v in choice.kept if v not in free)
 
     @property
@@ -102,16 +129,12 @@ class ScanPair:
     # ------------------------------------------------------------------------------------------- rebuilding
     def rebuilt(self, choice: Choice) -> tuple[Operation, Operation]:
         """The two scans after a choice. Results of the first that nobody uses any more stay."""
-        given, links = self.given, self.links
-        new = [v for v in choice.kept if v not in given and v not in self._stacks()]
-        first = self._with_stacks(new)
+        given, carried = self.given, self.carried(choice)
+        kept = [v for v in choice.kept if v not in carried]
+        first = self._with_stacks([v for v in kept if v not in given and v not in self._stacks()])
         stacks = ScanPair(first, self.second, self.shared)._stacks()
-        each_end = self.first.attributes["carry"] + self.first.attributes["each"]
-        const = set(self.body.params[each_end:])
-        sources = {v: given.get(v) or stacks[v] for v in choice.kept}
-        each = [v for v in choice.kept if v not in const]
-        closed = [v for v in choice.kept if v in const]
-        return first, self._second(choice, sources, each, closed, links)
+        sources = {v: given.get(v) or stacks[v] for v in kept}
+        return first, _Second(self, choice, sources, carried).rebuilt()
 
     def _stacks(self) -> dict[Value, Value]:
         """The results of the first loop that hold the values of its body."""
@@ -126,41 +149,65 @@ class ScanPair:
         stacks = [Value(v.type.batched(length), v.name) for v in values]
         return with_parts(self.first, regions=[region], results=[*self.first.results, *stacks])
 
-    def _second(
-        self,
-        choice: Choice,
-        sources: Mapping[Value, Value],
-        each: list[Value],
-        closed: list[Value],
-        links: Mapping[Value, Value],
-    ) -> Operation:
-        op, (old,) = self.second, self.second.regions
-        carry, end = op.attributes["carry"], op.attributes["carry"] + op.attributes["each"]
-        b = Builder(old.location)
-        env = {v: b.param(v.type, v.name) for v in (*each, *closed)}
-        for made in choice.again:
-            env.update(zip(made.results, b.copy(made, [env[v] for v in made.operands]), strict=True))
-        now = {p: env[v] for p, v in links.items()}
-        operations = (*b.operations, *(_on(o, now) for o in old.operations))
-        stay = [i for i in range(carry, end) if old.params[i] not in links]
-        params = (
-            *old.params[:carry],
-            *(old.params[i] for i in stay),
-            *(env[v] for v in each),
-            *old.params[end:],
-            *(env[v] for v in closed),
-        )
-        results = tuple(now.get(v, v) for v in old.results)
-        region = Region(params, operations, results, old.locals, old.location)
+
+class _Second:
+    """The second loop in the making: it takes what is kept from `sources`, carries along what is `carried`,
+    and computes the rest.
+    """
+
+    def __init__(
+        self, pair: ScanPair, choice: Choice, sources: Mapping[Value, Value], carried: Mapping[Value, int]
+    ) -> None:
+        first, self._op = pair.first, pair.second
+        (self._old,) = self._op.regions
+        self._links, self._sources = pair.links, sources
+        const = set(pair.body.params[first.attributes["carry"] + first.attributes["each"] :])
+        self._each = [v for v in sources if v not in const]
+        self._closed = [v for v in sources if v in const]
+        self._carried = list(carried)
+        self._start = [first.results[i] for i in carried.values()]
+        self._b = Builder(self._old.location)
+        self._env = {v: Value(v.type, v.name) for v in (*self._carried, *sources)}
+        for op in choice.again:
+            results = self._b.copy(op, [self._env[v] for v in op.operands])
+            self._env.update(zip(op.results, results, strict=True))
+        self._handed = [self._env[pair.body.params[i]] for i in carried.values()]
+
+    def rebuilt(self) -> Operation:
+        op = self._op
+        carry = op.attributes["carry"]
+        end = carry + op.attributes["each"]
+        stay = [i for i in range(carry, end) if self._old.params[i] not in self._links]
         operands = [
             *op.operands[:carry],
+            *self._start,
             *(op.operands[i] for i in stay),
-            *(sources[v] for v in each),
+            *(self._sources[v] for v in self._each),
             *op.operands[end:],
-            *(sources[v] for v in closed),
+            *(self._sources[v] for v in self._closed),
         ]
-        attributes = {**op.attributes, "each": len(stay) + len(each)}
-        return with_parts(op, operands, [region], attributes)
+        lengths = {"carry": carry + len(self._carried), "each": len(stay) + len(self._each)}
+        ends = [Value(v.type, v.name) for v in self._carried]
+        results = [*op.results[:carry], *ends, *op.results[carry:]]
+        return with_parts(
+            op, operands, [self._region(carry, end, stay)], {**op.attributes, **lengths}, results
+        )
+
+    def _region(self, carry: int, end: int, stay: list[int]) -> Region:
+        old, env = self._old, self._env
+        now = {p: env[v] for p, v in self._links.items()}
+        params = (
+            *old.params[:carry],
+            *(env[v] for v in self._carried),
+            *(old.params[i] for i in stay),
+            *(env[v] for v in self._each),
+            *old.params[end:],
+            *(env[v] for v in self._closed),
+        )
+        results = [now.get(v, v) for v in old.results]
+        results[carry:carry] = self._handed
+        operations = (*self._b.operations, *(_on(op, now) for op in old.operations))
+        return Region(params, operations, tuple(results), old.locals, old.location)
 
 
 def price(op: Operation) -> float | None:
