@@ -18,18 +18,25 @@ from typing import Any
 import jax
 import numpy as np
 
+from .array_guard import ArrayGuard
 from .state import Epochs, State
+from .structure import Structure
 from .user_frame import is_user_file
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
+_DATA = (list, tuple, set, frozenset, dict, State, jax.Array, np.ndarray, ModuleType)
 _MISSING = object()
 
 
 class Guards:
     """What a function reads that is no argument and no State.
 
-    The lists hold `(container, key, value)`; `names` tells for each guard how a person calls it.
+    The lists hold `(container, key, value)`; `names` tells for each guard how a person calls it. `states` are
+    those without arrays: the calls look after the others.
+
+    Attributes:
+        reads_code: the function may run code other than its own and JAX's, of which JAX may have kept traces.
     """
 
     def __init__(self) -> None:
@@ -38,17 +45,21 @@ class Guards:
         self.sequences: list[tuple[Any, tuple[Any, ...]]] = []
         self.sets: list[tuple[Any, frozenset[Any]]] = []
         self.sizes: list[tuple[Any, int]] = []
-        self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        self.arrays: list[ArrayGuard] = []
         self.defaults: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self.module_items: list[tuple[Mapping[Any, Any], Any, Any]] = []
-        self.epoch = Epochs.attributes
+        self.states: list[tuple[State, Structure]] = []
+        self.reads_code = False
+        self.attributes, self.structures = Epochs.attributes, Epochs.structure
         self._names: dict[tuple[int, Any], str] = {}
         self._seen: dict[int, Any] = {}
+        self._own: set[int] = set()
 
     @staticmethod
     def of(fn: Callable[..., Any]) -> "Guards":
         """The guards of a function as things are now."""
         found = Guards()
+        found._own = {id(each) for each in _unwrapped(fn)}
         found._enter(fn, getattr(fn, "__name__", "the function"))
         return found
 
@@ -61,7 +72,7 @@ class Guards:
         for container, key, value in self.items:
             if container.get(key, _MISSING) is not value:
                 return self.broken() is None
-        if self.epoch != Epochs.attributes:
+        if self.attributes != Epochs.attributes or self.structures != Epochs.structure:
             return self.broken() is None
         for sequence, values in self.sequences:
             if len(sequence) != len(values) or not all(map(operator.is_, sequence, values)):
@@ -75,9 +86,7 @@ class Guards:
         for fn, code, defaults, keywords in self.defaults:
             if fn.__code__ is not code or fn.__defaults__ is not defaults or fn.__kwdefaults__ != keywords:
                 return False
-        return all(
-            np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc") for array, copy in self.arrays
-        )
+        return all(guard.holds() for guard in self.arrays)
 
     def broken(self) -> str | None:
         """What is no longer as it was, in a sentence for a person; None if equal values stand everywhere."""
@@ -98,10 +107,14 @@ class Guards:
         for fn, code, defaults, keywords in self.defaults:
             if fn.__code__ is not code or fn.__defaults__ != defaults or fn.__kwdefaults__ != keywords:
                 return f"the code or the defaults of {fn.__name__} changed"
-        for array, copy in self.arrays:
-            if not np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc"):
-                return f"{self._name(array, None)}, a NumPy array, changed in place"
-        self.epoch = Epochs.attributes  # attributes were set, but none of those that count
+        for guard in self.arrays:
+            if not guard.holds():
+                return f"{self._name(guard.array, None)}, a NumPy array, changed in place"
+        for state, structure in self.states:
+            if state.structure != structure:
+                return f"the State {state.name!r} changed from {structure} to {state.structure}"
+        # Attributes were set and States changed, but none of those that count.
+        self.attributes, self.structures = Epochs.attributes, Epochs.structure
         return None
 
     def _name(self, container: Any, key: Any) -> str:
@@ -113,6 +126,8 @@ class Guards:
         if isinstance(value, _SCALARS) or id(value) in self._seen:
             return
         self._seen[id(value)] = value
+        if not (self.reads_code or id(value) in self._own or isinstance(value, _DATA)):
+            self.reads_code = not _is_librarys(value)
         if isinstance(value, FunctionType):
             self._function(value, name)
         elif isinstance(value, MethodType):
@@ -122,7 +137,7 @@ class Guards:
             for part in (value.func, *value.args, *value.keywords.values()):
                 self._enter(part, name)
         elif isinstance(value, np.ndarray):
-            self.arrays.append((value, value.copy()))
+            self.arrays.append(ArrayGuard(value))
             self._names[id(value), None] = name
         elif isinstance(value, (list, tuple)):
             self._sequence(value, name)
@@ -135,7 +150,10 @@ class Guards:
             self._mapping(value, name, self.items, "{}[{!r}]")
         elif isinstance(value, type):
             self._class(value, name)
-        elif not isinstance(value, (State, jax.Array, ModuleType, BuiltinFunctionType)):
+        elif isinstance(value, State):
+            if all(value.structure.statics):
+                self.states.append((value, value.structure))
+        elif not isinstance(value, (jax.Array, ModuleType, BuiltinFunctionType)):
             self._object(value, name)
 
     def _function(self, fn: FunctionType, name: str) -> None:
@@ -234,6 +252,19 @@ class _Attributes:
 
     def get(self, key: str, default: Any) -> Any:
         return self._cls.__dict__.get(key, default)
+
+
+def _unwrapped(fn: Any) -> Iterator[Any]:
+    while fn is not None:
+        yield fn
+        fn = getattr(fn, "__wrapped__", None)
+
+
+def _is_librarys(value: Any) -> bool:
+    """Whether it is a function of a library: what it does depends on its arguments only."""
+    module = sys.modules.get(getattr(value, "__module__", None) or "")
+    named = getattr(module, getattr(value, "__name__", ""), None)
+    return named is value and not _is_users(getattr(module, "__file__", None) or "")
 
 
 @functools.cache

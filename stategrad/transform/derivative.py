@@ -53,9 +53,7 @@ class Derivative:
         request = Request.of(grad_states, argnums, has_aux, return_value, check_states, unit_aware)
         static = Static.of(fn, static_argnums, static_argnames)
         self.request = request
-        self._engine = Engine(
-            fn, self.recipe(request, **options), static, retrace=True, donate=False, debug_nan=debug_nan
-        )
+        self._engine = Engine(fn, self.recipe(request, **options), static, debug_nan=debug_nan)
         self._bound = Bound(
             lambda instance: type(self)(
                 fn.__get__(instance),

@@ -103,9 +103,7 @@ class GradientTransform(Derivative):
         if params or transform not in _OURS:
             self._applied = Applied(target, transform, params, self.request, static)
             recipe = AsIs()
-        self._engine = Engine(
-            self._applied or target, recipe, static, retrace=True, donate=False, debug_nan=debug_nan
-        )
+        self._engine = Engine(self._applied or target, recipe, static, debug_nan=debug_nan)
         self._bound = Bound(
             lambda instance: type(self)(
                 target.__get__(instance),

@@ -16,7 +16,8 @@ from stategrad.state import LOCK, Epochs, State
 from stategrad.structure import Structure
 from stategrad.trace import Leaf, Traced, trace
 
-from .eager import commit_all, with_arrays_as_parameters
+from .closed_over import with_arrays_as_parameters
+from .eager import commit_all
 from .parts import Inputs, Outputs, Part, Place, StateParts
 from .plan import commit_under_trace, operands_under_trace
 from .pure import Pure

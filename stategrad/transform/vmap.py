@@ -30,7 +30,7 @@ class Vmapped:
             args, kwargs = static.hide(args, kwargs)
             return Lanes(fn, mapping, args, kwargs).run()
 
-        self._engine = Engine(mapped, AsIs(), static, retrace=True, donate=False, debug_nan=debug_nan)
+        self._engine = Engine(mapped, AsIs(), static, debug_nan=debug_nan)
         self._bound = Bound(
             lambda it: Vmapped(
                 fn.__get__(it), mapping.without_self(), without_self(argnums), argnames, debug_nan
