@@ -51,11 +51,13 @@ class Epochs:
     """Counters that let a compiled call see with one comparison that nothing it relies on has changed."""
 
     structure = 0
-    """Goes up when some State gets another pytree structure: calls look whether it was one of theirs."""
+    """Goes up when some State gets another pytree structure: plans look whether it was one of theirs."""
     sharing = 0
-    """Goes up when some State's array gets a second owner: exclusive slots must be looked at again."""
+    """Goes up when some State's array gets a second owner, or `structure` does: plans look at this one."""
     attributes = 0
-    """Goes up when an attribute of some Module is set or deleted: guards look at this."""
+    """Goes up when an attribute of some Module is set or deleted, or the structure of a State without arrays
+    changes: guards look at this.
+    """
 
 
 _numbers = itertools.count()
@@ -154,7 +156,9 @@ class State:
             Epochs.sharing += 1
             slots = self._stored.slots
             if slots is None or structure != self._stored.structure or self.cell.local:
-                Epochs.structure += 1  # before, not after: an interrupt in between must not hide the change
+                # Before, not after: an interrupt in between must not hide the change.
+                Epochs.structure += 1
+                Epochs.attributes += 1
                 if self.cell.local:
                     self.cell = CellId(self, self._name)
                 self._stored = Stored(tuple(Slot(a, exclusive) for a in arrays), structure)

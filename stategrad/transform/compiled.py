@@ -58,9 +58,9 @@ class Signature:
 class Compiled:
     """A program behind `jax.jit`, for arguments of one signature.
 
-    `jitted(given, read, args, kwargs)` gives the new values of the outputs and the results of the function.
-    `given` are the State leaves that may be donated, one for each output, or none; `read` the others, and
-    then the arrays that the function closes over.
+    `jitted(given, read, *args, **kwargs)` gives the new values of the outputs, and the results of the
+    function. `given` are the State leaves that may be donated, one for each output, or none; `read` the
+    others, and then the arrays that the function closes over.
 
     Attributes:
         program: pure; its operands are the inputs, what the function closes over, and the argument leaves.
@@ -105,7 +105,7 @@ class Compiled:
 
 
 def _named(run: Callable[..., Any], name: str) -> Callable[..., Any]:
-    def named(given: list[Any], read: list[Any], args: Any, kwargs: Any) -> Any:
+    def named(given: list[Any], read: list[Any], /, *args: Any, **kwargs: Any) -> Any:
         return run(given, read, args, kwargs)
 
     named.__name__ = named.__qualname__ = name

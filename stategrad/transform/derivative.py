@@ -73,6 +73,10 @@ class Derivative:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(args, kwargs)
 
+    def explain(self) -> str:
+        """Why the function was traced, each time it was: a sentence a line, the latest last."""
+        return self._engine.retraces.explain()
+
     def trace(self, *args: Any, **kwargs: Any) -> Staging:
         """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
         return Staging(self._engine, args, kwargs)

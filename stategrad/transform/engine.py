@@ -39,10 +39,9 @@ class _Version:
         self.plans: list[Plan] = []
 
     def likely(self, args: Any, kwargs: Any) -> Iterator[Plan]:
-        """The plans that are for such arguments, if all else is as they need it. Each comes to the front."""
+        """The plans that are for such arguments, if all else is as they need it."""
         for plan in list(self.plans):
             if plan.compiled.signature.resembles(args, kwargs):
-                self.to_front(plan)
                 yield plan
 
     def to_front(self, plan: Plan) -> None:
@@ -85,18 +84,19 @@ class Engine:
         self._has_static = bool(static)
         self._versions: list[_Version] = []
         self._nested_before = False
+        self._forget()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls the function, or binds its program into the trace that is current."""
         if not compat.is_eager():
             return self._under_trace(args, kwargs)
         if self._has_static:
             args, kwargs = self.static.hide(args, kwargs)
         with LOCK:
-            version = self._versions[0] if self._versions else None
-            if version is None or len(version.plans) != 1 or not version.guards.hold():
+            if not self._same_as_before():
                 return self._call_other(args, kwargs)
             try:
-                return version.plans[0].call(args, kwargs)
+                return self._call_again(args, kwargs)
             except Mismatch:
                 return self._call_other(args, kwargs)
             except TypeError:
@@ -124,27 +124,43 @@ class Engine:
         return bind_under_trace(self.stage(args, kwargs), args, kwargs)
 
     # ------------------------------------------------------------------ other values, signatures, States
+    def _remember(self, version: "_Version", plan: Plan) -> None:
+        """The next call tries this plan first, unless there are more of them."""
+        version.to_front(plan)
+        if len(version.plans) == 1:
+            self._same_as_before, self._call_again = version.guards.check, plan.call
+
+    def _forget(self) -> None:
+        """The next call looks for a plan."""
+        self._same_as_before: Callable[[], bool] = bool
+        self._call_again: Callable[..., Any] = self._call_other
+
     def _call_other(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call for which there may be no plan yet, or more than one."""
         self._check(args, kwargs)
+        self._forget()
         version, why = self._find_version(), None
         for plan in version.likely(args, kwargs):
             try:
-                return plan.call(args, kwargs)
+                found = plan.call(args, kwargs)
             except Mismatch as mismatch:
                 why = mismatch.changed
+            else:
+                self._remember(version, plan)
+                return found
         traced = trace(self.fn, args, kwargs, fresh=version.guards.reads_code)
         self.retraces.traced(traced.signature(), why)
         plan = plan_of(traced, self.recipe, args, kwargs, donate=self.donate, watched=self.debug_nan)
-        version.to_front(plan)
         try:
-            return plan.call(args, kwargs)
+            found = plan.call(args, kwargs)
         except NonFiniteError:
+            self._remember(version, plan)
             raise
         except BaseException:
-            version.plans.remove(plan)
             forget(plan.compiled)  # JAX takes no second try at what was interrupted
             raise
+        self._remember(version, plan)
+        return found
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         leaves = jax.tree.leaves((args, kwargs))

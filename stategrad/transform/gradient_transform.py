@@ -39,7 +39,7 @@ class GradientTransform(Derivative):
       name. The arguments that are not in it follow.
 
     It may differentiate `fun`, call it often, or change the gradients; all becomes part of one compiled
-    program, traced at every call. What `target` writes is committed once, from the `aux` that comes back.
+    program. What `target` writes is committed once, from the `aux` that comes back.
 
     Args:
         target: the function; left out, the result is a decorator.

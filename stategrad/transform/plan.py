@@ -6,6 +6,7 @@ function closes over, and how its results are put together.
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import starmap
 from typing import Any
 
@@ -18,6 +19,8 @@ from stategrad.trace import Retyped, Traced
 from .compiled import Compiled, Entry, Mismatch
 from .results import assembled
 from .staging import Derived, Staged, without_retyped
+
+_NOTHING: list[Any] = []
 
 
 class Plan:
@@ -42,7 +45,7 @@ class Plan:
 
     def _gather(self) -> None:
         """Finds the slots; they stay the same until a State gets another structure."""
-        self._structure_epoch, self._sharing_epoch = Epochs.structure, -1
+        self._structure_epoch, self._epoch = Epochs.structure, -1
         slots = [leaf.slot for leaf in self._leaves]
         self.given = [slots[i] for i in self.compiled.given]
         self.read = [*(slots[i] for i in self.compiled.read), *self._closed_over]
@@ -54,24 +57,23 @@ class Plan:
         Raises:
             Mismatch: the program is not for these arguments or for what States hold; nothing has happened.
         """
-        if self._structure_epoch != Epochs.structure:
-            self._look_at_structures()
-        if self._sharing_epoch != Epochs.sharing:
-            self._own()
-        operands = ([s.array for s in self.given], [s.array for s in self.read], args, kwargs)
-        box: list[tuple[list[Any], list[Any]]] = []
+        if self._epoch != Epochs.sharing:
+            self._renew()
+        read = [s.array for s in self.read] if self.read else _NOTHING
+        operands = ([s.array for s in self.given], read, *args)
+        jitted = partial(self.jitted, **kwargs) if kwargs else self.jitted
+        written = results = None
         try:
-            # The arrays must be in the box before any bytecode runs: an interrupt in between would lose
-            # donated ones.
-            box.extend(starmap(self.jitted, (operands,)))
-            written, results = box[0]
+            # Python looks for interrupts after calls that it makes, not after those of starmap: none comes
+            # before the results, which may have taken the place of donated arrays, have a name.
+            ((written, results),) = starmap(jitted, (operands,))
             for slot, array in zip(self.written, written):  # noqa: B905 (this runs at every call)
                 slot.array = array
             if self._retyped:
                 results = self._scatter(written, results)
         except BaseException:
-            if box:
-                self._scatter(*box[0])
+            if written is not None:
+                self._scatter(written, results)
             raise
         return self._build(results)
 
@@ -84,14 +86,14 @@ class Plan:
             raise
         return self._build(rest)
 
-    def _scatter(self, written: list[Any], results: list[Any]) -> list[Any]:
+    def _scatter(self, written: Any, results: Any) -> list[Any]:
         for slot, array in zip(self.written, written, strict=True):
             slot.array = array
         return without_retyped(results, self._retyped, self._retyped_at, _store)
 
-    def operands(self, args: Any, kwargs: Any) -> tuple[Any, ...]:
-        """What `jitted` is called with now."""
-        return [s.array for s in self.given], [s.array for s in self.read], args, kwargs
+    def operands(self) -> tuple[list[Any], list[Any]]:
+        """What `jitted` is called with now, before the arguments."""
+        return [s.array for s in self.given], [s.array for s in self.read]
 
     def running(self, jitted: Callable[..., Any]) -> "Plan":
         """A plan that runs something else instead of `jitted`: the same, compiled ahead of time."""
@@ -99,13 +101,17 @@ class Plan:
         twin.jitted = jitted
         return twin
 
-    def _own(self) -> None:
-        """Copies the arrays that somebody else may hold, so that donating them hurts nobody."""
+    def _renew(self) -> None:
+        """Looks at the structures of the States again if some State has got another one; and copies the
+        arrays that somebody else may hold, so that donating them hurts nobody.
+        """
+        if self._structure_epoch != Epochs.structure:
+            self._look_at_structures()
         for slot in self.given:
             if not slot.exclusive:
                 slot.array = jnp.array(slot.array, copy=True)
                 slot.exclusive = True
-        self._sharing_epoch = Epochs.sharing
+        self._epoch = Epochs.sharing
 
     def _look_at_structures(self) -> None:
         for state, structure in self._structures.items():

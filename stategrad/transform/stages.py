@@ -57,7 +57,7 @@ class Staging:
         signature = Signature(self._args, self._kwargs)
         program = Compiled(staged, Entry.of(traced), signature, self._engine.donate)
         plan = Plan(program, traced, self._derived)
-        return Lowered(plan, plan.jitted.lower(*plan.operands(self._args, self._kwargs)), self._engine)
+        return Lowered(plan, plan.jitted.lower(*plan.operands(), *self._args, **self._kwargs), self._engine)
 
     def as_text(self) -> str:
         """The IR before any pass, as text."""

@@ -41,20 +41,19 @@ class WatchedPlan(Plan):
         """
         if self._structure_epoch != Epochs.structure:
             self._look_at_structures()
-        operands = self.operands(args, kwargs)
-        written, (*results, finite) = self.jitted(*operands)
+        given, read = self.operands()
+        written, (*results, finite) = self.jitted(given, read, *args, **kwargs)
         if not finite:
-            raise self._tripped(operands, [*results, *written])
+            raise self._tripped(read, jax.tree.leaves((args, kwargs)), [*results, *written])
         return self.commit(written, results)
 
-    def _tripped(self, operands: Sequence[Any], found: Sequence[Any]) -> NonFiniteError:
-        _, read, args, kwargs = operands
+    def _tripped(self, read: Sequence[Any], arguments: Sequence[Any], found: Sequence[Any]) -> NonFiniteError:
         compiled = self.compiled
         values = dict(zip(compiled.read, read, strict=False))
         closed_over = read[len(compiled.read) :]
         return explain_trip(
             compiled.program.function,
-            [*(values[i] for i in compiled.inputs), *closed_over, *jax.tree.leaves((args, kwargs))],
+            [*(values[i] for i in compiled.inputs), *closed_over, *arguments],
             self._operand_names,
             [n for n, value in zip(self._result_names, found, strict=True) if first_bad(value) is not None],
             self._name,
