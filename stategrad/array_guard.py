@@ -11,8 +11,8 @@ class ArrayGuard:
     """What a NumPy array held when this was made.
 
     Up to 64 KiB the whole array is compared each time: every change is seen at the next call. Of a larger
-    one each call compares 512 bytes spread evenly over it, and a window of 64 KiB that moves on from call to
-    call. So a change of a stretch longer than a 512th of the array is seen at the next call, and a smaller
+    one each call compares 512 elements spread evenly over it, and a window of 64 KiB that moves on from call
+    to call. So a change of a stretch longer than a 512th of the array is seen at the next call, and a smaller
     one after as many calls as there are windows in the array, at most. Another shape or dtype is seen at
     once.
     """
@@ -32,19 +32,17 @@ class ArrayGuard:
         array, now, before = self.array, self._now, self._before
         if (array.shape, array.dtype) != self._type:
             return False
-        if before.nbytes <= _WINDOW or before.dtype != np.uint8:
+        if before.nbytes <= _WINDOW:
             return now.tobytes() == before.tobytes()
         step, start = self._step, self._at
-        end = start + _WINDOW
+        end = start + max(1, _WINDOW // before.itemsize)
         self._at = end if end < before.size else 0
-        return now[::step].tobytes() == before[::step].tobytes() and np.array_equal(
-            now[start:end], before[start:end]
-        )
+        parts = slice(None, None, step), slice(start, end)
+        return all(now[part].tobytes() == before[part].tobytes() for part in parts)
 
 
 def _memory(array: np.ndarray) -> np.ndarray:
-    """The bytes that an array is a view of, as a flat array that is alive; of objects, their references."""
+    """The elements of an array, or of the one that it is a view of: as a flat array that is alive."""
     while not (array.flags.c_contiguous or array.flags.f_contiguous) and isinstance(array.base, np.ndarray):
         array = array.base
-    flat = array.ravel("K")
-    return flat if array.dtype.hasobject or not array.size else flat.view(np.uint8)
+    return array.ravel("K")
