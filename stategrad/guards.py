@@ -10,6 +10,7 @@ import dis
 import functools
 import sys
 import sysconfig
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -54,13 +55,18 @@ class Guards:
         self._names: dict[tuple[int, Any], str] = {}
         self._seen: dict[int, Any] = {}
         self._own: set[int] = set()
+        self._weak: Any = None
 
     @staticmethod
-    def of(fn: Callable[..., Any]) -> "Guards":
-        """The guards of a function as things are now."""
+    def of(fn: Callable[..., Any], weakly: bool = False) -> "Guards":
+        """The guards of a function as things are now. `weakly`: they do not keep the function alive."""
         found = Guards()
+        found._weak = fn if weakly else None
         found._own = {id(each) for each in _unwrapped(fn)}
         found._enter(fn, getattr(fn, "__name__", "the function"))
+        if weakly:
+            found._weak = None
+            found._seen.clear()
         return found
 
     # ------------------------------------------------------------------ before each call
@@ -177,7 +183,8 @@ class Guards:
             self._enter(wrapped, name)
         if not _is_users(fn.__code__.co_filename):
             return
-        self.defaults.append((fn, fn.__code__, fn.__defaults__, dict(fn.__kwdefaults__ or {}) or None))
+        held: Any = weakref.proxy(fn) if fn is self._weak else fn
+        self.defaults.append((held, fn.__code__, fn.__defaults__, dict(fn.__kwdefaults__ or {}) or None))
         for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
             self._enter(default, f"a default of {name}")
         for free, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import weakref
 from collections import deque
 
 import jax
@@ -288,3 +289,32 @@ def test_gradients_from_threads_lose_no_update():
     for t in threads:
         t.join()
     assert n.value == 320.0
+
+
+def test_products_of_one_function_are_traced_once():
+    traces, rate, w = deque(), 2.0, sg.State(3.0, name="w")
+
+    def f(x):
+        traces.append(1)
+        return rate * w.value * x**3
+
+    products = {
+        "jvp": lambda: sg.jvp(f, (2.0,), (1.0,))[1],
+        "vjp": lambda: sg.vjp(f, 2.0)[1](1.0),
+        "linearize": lambda: sg.linearize(f, 2.0)[1](1.0),
+        "hvp": lambda: sg.hvp(f, (2.0,), (1.0,)),
+    }
+    first = {name: float(product()) for name, product in products.items()}
+    assert first == {"jvp": 72.0, "vjp": 72.0, "linearize": 72.0, "hvp": 72.0}
+    count = len(traces)
+    w.value = 6.0
+    assert {float(product()) for product in products.values()} == {144.0}
+    assert len(traces) == count
+    rate = 4.0
+    assert {float(product()) for product in products.values()} == {288.0}
+    w.value = jnp.ones(2)
+    assert sg.jvp(f, (2.0,), (1.0,))[1].shape == (2,)
+    alive = weakref.ref(f)
+    f = products = None
+    gc.collect()
+    assert alive() is None

@@ -9,6 +9,7 @@ from stategrad.user_frame import user_line
 
 from .parts import Place, StateParts, distinct
 from .point import Point
+from .points import point_at
 from .selection import Request
 from .static import Static
 from .wanted import WantedStates
@@ -63,7 +64,7 @@ def jvp(
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "jvp")
     with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request, final_states)
+        point = point_at(fn, primals, kwargs, static, request, final_states)
         active, arrays = _direction(point, tangents, states, given, "jvp")
         outputs = point.outputs
         ran = point.run(point.pure.tangents(active, outputs.numbers), arrays)
@@ -112,7 +113,7 @@ def hvp(
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "hvp")
     with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request)
+        point = point_at(fn, primals, kwargs, static, request)
         point.selection.check_scalar()
         Request(states, None, check_states=check_states, keep_units=True).select(point.traced)
         active, arrays = _direction(point, tangents, states, given, "hvp")

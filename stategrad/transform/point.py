@@ -23,7 +23,6 @@ from .plan import commit_under_trace, operands_under_trace
 from .pure import Pure
 from .selection import Request, Selection
 from .staging import Staged, module_of
-from .static import Static
 from .wanted import WantedStates, is_sequence, resolve_argnums
 
 _KEPT = 256
@@ -63,20 +62,18 @@ class Point:
         fn: Callable[..., Any],
         args: Sequence[Any],
         kwargs: dict[str, Any],
-        static: Static,
         request: Request,
-        final_states: Any = None,
+        final: WantedStates | None = None,
+        fresh: bool = True,
     ) -> "Point":
-        """Traces a function at these arguments; no State changes.
+        """Traces a function at these arguments, static ones hidden; no State changes. `fresh`: see `trace`.
 
         Raises:
             GradientError: what is asked for has no derivative, or the function does not depend on it.
             TraceError, StateError: as for `trace`.
         """
-        args, kwargs = static.hide(args, kwargs)
-        final = WantedStates.of(final_states)
         with LOCK:
-            traced = with_arrays_as_parameters(trace(fn, args, kwargs, fresh=True))
+            traced = with_arrays_as_parameters(trace(fn, args, kwargs, fresh=fresh))
             selection = request.select(traced)
             traced, keep = _with_final(traced, final.states if final else ())
             pure = _find(traced, keep)

@@ -10,7 +10,7 @@ from stategrad.user_frame import user_line
 
 from .linear_maps import Kind, LinearMap, Pullback
 from .parts import Inputs
-from .point import Point
+from .points import point_at
 from .selection import Request
 from .static import Static
 from .wanted import WantedStates, is_sequence
@@ -71,7 +71,7 @@ def vjp(
         raise _nothing("vjp", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
     with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request, final_states)
+        point = point_at(fn, primals, kwargs, static, request, final_states)
         kind = Kind.of(point, point.inputs, transposable=True)
         ran = point.run(kind.halves.forward)
     value, aux = point.split(ran)
@@ -120,7 +120,7 @@ def linearize(
         raise _nothing("linearize", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
     with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request, final_states)
+        point = point_at(fn, primals, kwargs, static, request, final_states)
         inputs = point.inputs
         if request.states is None and request.argnums is None:
             inputs = Inputs(tuple(map(point.argument, range(len(primals)))), False, None)
