@@ -63,15 +63,33 @@ class Slot:
         self.exclusive = exclusive
 
 
+class Stored:
+    """What a State holds outside of traces. Another pytree structure comes with slots of its own, in one
+    object: an interrupt finds the State as it was before or as it is afterwards, never with the structure of
+    one value and the leaves of another.
+
+    Attributes:
+        slots: the array leaves; None if the State lives only inside a traced function.
+    """
+
+    __slots__ = ("slots", "structure")
+
+    def __init__(self, slots: tuple[Slot, ...] | None, structure: Structure) -> None:
+        self.slots = slots
+        self.structure = structure
+
+
 class Epochs:
     """Counters that let a compiled call see with one comparison that nothing it relies on has changed."""
 
     structure = 0
-    """Goes up when some State gets another pytree structure: slots that were gathered before are stale."""
+    """Goes up when some State gets another pytree structure: plans look whether it was one of theirs."""
     sharing = 0
-    """Goes up when some State's array gets a second owner: exclusive slots must be looked at again."""
+    """Goes up when some State's array gets a second owner, or `structure` does: plans look at this one."""
     attributes = 0
-    """Goes up when an attribute of some Module is set or deleted: guards look at this."""
+    """Goes up when an attribute of some Module is set or deleted, or the structure of a State without arrays
+    changes: guards look at this.
+    """
 
 
 _numbers = itertools.count()
@@ -91,7 +109,7 @@ class State:
         StateError: it is created inside a raw JAX transformation, or holds another State.
     """
 
-    __slots__ = ("__weakref__", "_name", "_name_from", "_slots", "_structure", "cell", "tag")
+    __slots__ = ("__weakref__", "_name", "_name_from", "_stored", "cell", "tag")
 
     def __init__(self, value: Any, name: str | None = None, *, tag: str | None = None) -> None:
         self._name_from = "nothing" if name is None else "user"
@@ -99,11 +117,11 @@ class State:
             name if name is not None else (f"state{next(_numbers)}" if compat.is_eager() else "local")
         )
         self.tag = tag
-        arrays, self._structure = split(value, self._name)
-        self._slots: tuple[Slot, ...] | None = None
+        arrays, structure = split(value, self._name)
+        self._stored = Stored(None, structure)
         self.cell = CellId(self, self._name)
         if compat.is_eager():
-            self._slots = tuple(Slot(compat.strong_array(a)) for a in arrays)
+            self._stored = Stored(tuple(Slot(compat.strong_array(a)) for a in arrays), structure)
         else:
             self._begin_local(arrays)
 
@@ -125,13 +143,13 @@ class State:
         """
         if not compat.is_eager():
             return self._traced_value()
-        slots = self._slots
-        if slots is None:
+        stored = self._stored
+        if stored.slots is None:
             raise self._gone()
-        if self._structure.single:
-            slot = slots[0]
+        if stored.structure.single:
+            slot = stored.slots[0]
             return slot.array if not slot.exclusive else _hand_out(slot)
-        return self._structure.build([_hand_out(s) for s in slots])
+        return stored.structure.build([_hand_out(s) for s in stored.slots])
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -154,34 +172,41 @@ class State:
         Raises:
             StateError: the State lived only inside a traced function.
         """
-        if self._slots is None:
+        slots = self._stored.slots
+        if slots is None:
             raise self._gone()
-        return self._slots
+        return slots
 
     @property
     def structure(self) -> Structure:
         """The pytree structure of the stored value."""
-        return self._structure
+        return self._stored.structure
 
     def store(self, structure: Structure, arrays: Sequence[Any], exclusive: bool = False) -> None:
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
         with LOCKED:
-            if self._slots is None or structure != self._structure or self.cell.local:
+            Epochs.sharing += 1
+            slots = self._stored.slots
+            if slots is None or structure != self._stored.structure or self.cell.local:
+                # Before, not after: an interrupt in between must not hide the change.
+                Epochs.structure += 1
+                Epochs.attributes += 1
                 if self.cell.local:
                     self.cell = CellId(self, self._name)
-                self._slots, self._structure = tuple(Slot(a, exclusive) for a in arrays), structure
-                Epochs.structure += 1
-            else:
-                for slot, array in zip(self._slots, arrays, strict=True):
-                    slot.array, slot.exclusive = array, exclusive
-            Epochs.sharing += 1
+                self._stored = Stored(tuple(Slot(a, exclusive) for a in arrays), structure)
+                return
+            try:
+                _fill(slots, arrays, exclusive)
+            except BaseException:
+                _fill(slots, arrays, exclusive)  # all leaves of a value, or none
+                raise
 
     def stored_leaf(self, index: int, aval: Any, structure: Structure) -> Any:
         """The stored leaf, for a read that JAX evaluates eagerly; it must still be what the read was traced
         for.
         """
         slots = self.slots
-        if structure != self._structure or not compat.same_type(slots[index].array, aval):
+        if structure != self.structure or not compat.same_type(slots[index].array, aval):
             raise StateError(
                 f"the State {self._name!r} has changed its structure or type since it was traced{user_line()}"
             )
@@ -200,9 +225,10 @@ class State:
         found = frame.held(self) if frame is not None else None
         if found is not None:
             return found
-        if self._slots is None:
+        stored = self._stored
+        if stored.slots is None:
             raise self._gone()
-        return Held(self._structure, tuple(compat.strong_type(s.array) for s in self._slots))
+        return Held(stored.structure, tuple(compat.strong_type(s.array) for s in stored.slots))
 
     def read_leaves(self) -> list[Any]:
         """Binds a read of each leaf in the current trace."""
@@ -282,7 +308,7 @@ class State:
         frame.created.add(self.cell)
         frame.seen[self.cell] = self
         types = tuple(compat.strong_type(a) for a in arrays)
-        frame.retyped[self.cell] = Held(self._structure, types)
+        frame.retyped[self.cell] = Held(self.structure, types)
         self._bind_writes(arrays, 0, creates=True)
 
     # ------------------------------------------------------------------ copies and pickles
@@ -305,8 +331,7 @@ class State:
             object.__setattr__(twin, name, attribute)
         if not compat.is_eager():
             return twin
-        twin._structure = self._structure
-        twin._slots = tuple(Slot(_hand_out(s)) for s in self.slots)
+        twin._stored = Stored(tuple(Slot(_hand_out(s)) for s in self.slots), self.structure)
         twin.cell = CellId(twin, self._name)
         return twin
 
@@ -314,32 +339,31 @@ class State:
         """What the State holds beside its value: the name, and what subclasses add."""
         found: Any = object.__getstate__(self)
         merged = {name: value for part in found if part for name, value in part.items()}
-        return {name: value for name, value in merged.items() if name not in ("_slots", "_structure", "cell")}
+        return {name: value for name, value in merged.items() if name not in ("_stored", "cell")}
 
     def __getstate__(self) -> tuple[dict[str, Any], Any]:
         if not compat.is_eager():
             raise StateError(f"the State {self._name!r} is pickled inside a traced function{user_line()}")
         with LOCK:
             arrays = [to_host(_hand_out(s)) for s in self.slots]
-        return self._attributes(), self._structure.build(arrays)
+        return self._attributes(), self.structure.build(arrays)
 
     def __setstate__(self, given: tuple[dict[str, Any], Any]) -> None:
         attributes, value = given
         for name, attribute in attributes.items():
             object.__setattr__(self, name, attribute)
         with compat.outside_of_traces():
-            arrays, self._structure = split(jax.tree.map(from_host, value), self._name)
-            self._slots = tuple(Slot(compat.strong_array(a)) for a in arrays)
+            arrays, structure = split(jax.tree.map(from_host, value), self._name)
+            self._stored = Stored(tuple(Slot(compat.strong_array(a)) for a in arrays), structure)
         self.cell = CellId(self, self._name)
 
     def __repr__(self) -> str:
         kind = type(self).__name__
-        if self._slots is None:
+        slots, structure = self._stored.slots, self._stored.structure
+        if slots is None:
             return f"{kind}({self._name!r}, only inside a trace)"
-        if self._structure.single:
-            return f"{kind}({self._name!r}, {compat.strong_type(self._slots[0].array).str_short()})"
-        shown = ", ".join(compat.strong_type(s.array).str_short() for s in self._slots)
-        return f"{kind}({self._name!r}, {shown} in {self._structure})"
+        shown = ", ".join(compat.strong_type(s.array).str_short() for s in slots)
+        return f"{kind}({self._name!r}, {shown if structure.single else f'{shown} in {structure}'})"
 
 
 class ParamState(State):
@@ -354,6 +378,11 @@ def _hand_out(slot: Slot) -> Any:
             slot.exclusive = False
             Epochs.sharing += 1
     return slot.array
+
+
+def _fill(slots: Sequence[Slot], arrays: Sequence[Any], exclusive: bool) -> None:
+    for slot, array in zip(slots, arrays, strict=True):
+        slot.array, slot.exclusive = array, exclusive
 
 
 def _shown(held: Held) -> str:

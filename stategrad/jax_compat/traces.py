@@ -1,5 +1,6 @@
 """JAX traces: which is current, what they do to values, and the effects of reading and writing a State."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -87,16 +88,29 @@ def leak_checking() -> bool:
 
 
 _TRACE_CONTEXT = jax.make_user_context(None)
+_fresh_contexts = itertools.count(1)
+_KEPT_CONTEXTS = 2048
 
 
 def fresh_context() -> AbstractContextManager[None]:
     """Inside, JAX finds none of the bodies that it traced before: they are traced again."""
+    if next(_fresh_contexts) % _KEPT_CONTEXTS == 0:
+        _forget_traces()
     return keyed_context(object())
 
 
 def keyed_context(key: object) -> AbstractContextManager[None]:
     """Inside, of the bodies that JAX traced before, it finds those that were traced under the same key."""
     return _TRACE_CONTEXT(key)
+
+
+def _forget_traces() -> None:
+    """Empties the one cache of JAX that has no limit, and would keep what was traced in every old context.
+    Compiled functions stay.
+    """
+    clear = getattr(getattr(pe, "trace_to_jaxpr", None), "cache_clear", None)
+    if clear is not None:
+        clear()
 
 
 class _StateRead(effects.Effect):

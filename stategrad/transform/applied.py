@@ -37,6 +37,8 @@ class Applied:
         functools.update_wrapper(self, target)
         self.__name__ = function_name(target)
         self._target, self._transform, self._params = target, transform, params
+        self.also_reads = transform, params
+        """What guards look into, beside the target."""
         self._request, self._static, self._watched = request, static, watched
         self._sees_units = knows_units(transform)
         self.container = None if request.states is None else Container.of(request.states)

@@ -52,12 +52,14 @@ class Derivative(Transformed):
         request = Request.of(grad_states, argnums, has_aux, return_value, check_states, unit_aware)
         static = Static.of(fn, static_argnums, static_argnames)
         self.request = request
-        self._engine = Engine(
-            fn, self.recipe(request, **options), static, retrace=True, donate=False, debug_nan=debug_nan
-        )
+        self._engine = Engine(fn, self.recipe(request, **options), static, debug_nan=debug_nan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(args, kwargs)
+
+    def explain(self) -> str:
+        """Why the function was traced, each time it was: a sentence a line, the latest last."""
+        return self._engine.retraces.explain()
 
     def trace(self, *args: Any, **kwargs: Any) -> Staging:
         """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""

@@ -1,44 +1,67 @@
 """How a transformed function is called: eagerly through a plan, or bound into the current JAX trace."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
+from stategrad.errors import NonFiniteError
 from stategrad.guards import Guards
 from stategrad.state import LOCK, Locked
+from stategrad.state_primitives import thread
 from stategrad.trace import trace
 
-from .eager import call
-from .plan import Plan, Uncovered, bind_under_trace
+from .compiled import Mismatch, forget
+from .plan import Plan, bind_under_trace
+from .planning import plan_of
 from .retraces import Retraces
 from .staging import Recipe, Staged, stage
 from .static import Static
 from .trips import refuse_under_trace
 
 _KEPT_VERSIONS = 16
+_KEPT_PLANS = 512
 
 
-@dataclass
 class _Version:
-    """The function as it is while certain closure values, globals and flags are what they are."""
+    """The function as it is while certain closure values, globals and flags are what they are.
 
-    guards: Guards
-    plan: Plan
+    Attributes:
+        plans: one for each signature, the one used last in front.
+    """
+
+    __slots__ = ("guards", "plans")
+
+    def __init__(self, guards: Guards) -> None:
+        self.guards = guards
+        self.plans: list[Plan] = []
+
+    def likely(self, args: Any, kwargs: Any) -> Iterator[Plan]:
+        """The plans that are for such arguments, if all else is as they need it."""
+        for plan in list(self.plans):
+            if plan.compiled.signature.resembles(args, kwargs):
+                yield plan
+
+    def to_front(self, plan: Plan) -> None:
+        if plan in self.plans:
+            self.plans.remove(plan)
+        self.plans.insert(0, plan)
+        del self.plans[_KEPT_PLANS:]
 
 
 class Engine:
     """Runs what `recipe` makes of `fn`.
 
+    It is traced once for each combination of argument types, as in jax.jit, and anew when a value changes
+    that the function reads from a closure, a global, a default or an attribute. Programs that come out equal
+    are compiled once.
+
     Args:
-        retrace: trace at every call; programs that come out equal are compiled once. Without it, one trace
-            for each combination of argument types, as in jax.jit, and a new one when a value changes that the
-            function reads from a closure, a global, a default or an attribute.
         donate: whether the buffers of written States may be reused.
-        debug_nan: look at every result before it is returned or committed; traces at every call.
+        inline: inside of a trace of ours, call the function as it is.
+        debug_nan: look at every result before it is returned or committed.
     """
 
     def __init__(
@@ -47,61 +70,97 @@ class Engine:
         recipe: Recipe,
         static: Static,
         *,
-        retrace: bool,
-        donate: bool,
+        donate: bool = False,
+        inline: bool = False,
         debug_nan: bool = False,
     ) -> None:
         self.fn = fn
         self.recipe = recipe
         self.static = static
-        self.retrace = retrace
-        self.donate = donate
+        self.donate = donate and not debug_nan
+        self.inline = inline and not debug_nan
         self.debug_nan = debug_nan
         self.retraces = Retraces(function_name(fn))
+        self._has_static = bool(static)
         self._versions: list[_Version] = []
-        self._pending: Staged | None = None
+        self._forget()
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls the function, or binds its program into the trace that is current."""
+        if not compat.is_eager():
+            return self._under_trace(args, kwargs)
+        if self._has_static:
+            args, kwargs = self.static.hide(args, kwargs)
+        if not LOCK.acquire(False):
+            Locked.take()
+        try:
+            run = self._call_again if self._same_as_before() else self._call_other
+            return run(args, kwargs)
+        except Mismatch:
+            return self._call_other(args, kwargs)
+        except TypeError:
+            self._check(args, kwargs)
+            raise
+        finally:
+            LOCK.release()
 
     def stage(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Staged:
         """Traces `fn` on these arguments (static ones hidden) and runs the passes."""
         traced = trace(self.fn, args, kwargs)
-        self.retraces.traced(traced.signature())
+        self.retraces.traced(traced.signature(), "it is called inside of another trace")
         return stage(traced, self.recipe.derive(traced))
 
-    def __call__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if self.static:
-            args, kwargs = self.static.hide(args, kwargs)
-        if not compat.is_eager():
-            if self.debug_nan:
-                refuse_under_trace(function_name(self.fn))
-            return bind_under_trace(self.stage(args, kwargs), args, kwargs)
-        if self.retrace or self.debug_nan:
-            return call(self.fn, self.recipe, args, kwargs, self.debug_nan)
-        Locked.take()
-        try:
-            return self._call_planned(args, kwargs)
-        finally:
-            LOCK.release()
+    # ------------------------------------------------------------------ inside of other traces
+    def _under_trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.inline and thread.frame is not None:
+            return self.fn(*args, **kwargs)  # it becomes part of the program that is being traced
+        if self.debug_nan:
+            refuse_under_trace(function_name(self.fn))
+        args, kwargs = self.static.hide(args, kwargs)
+        return bind_under_trace(self.stage(args, kwargs), args, kwargs)
 
-    # ------------------------------------------------------------------ one trace per combination of types
-    def _call_planned(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        version = self._versions[0] if self._versions else None
-        if version is None or not version.guards.hold():
-            version = self._find_version()
-        if not version.plan.current:
-            version.plan = self._new_plan()
-        while True:
+    # ------------------------------------------------------------------ other values, signatures, States
+    def _remember(self, version: "_Version", plan: Plan) -> None:
+        """The next call tries this plan first, unless there are more of them."""
+        version.to_front(plan)
+        if len(version.plans) == 1:
+            self._same_as_before, self._call_again = version.guards.check, plan.call
+
+    def _forget(self) -> None:
+        """The next call looks for a plan."""
+        self._same_as_before: Callable[[], bool] = bool
+        self._call_again: Callable[..., Any] = self._call_other
+
+    def _call_other(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call for which there may be no plan yet, or more than one."""
+        self._check(args, kwargs)
+        self._forget()
+        version, why = self._find_version(), None
+        for plan in version.likely(args, kwargs):
             try:
-                return version.plan.call(args, kwargs)
-            except Uncovered as missing:
-                self._pending = missing.staged
-                version.plan = version.plan.widened(missing.staged)
-            except TypeError:
-                leaves = jax.tree.leaves((args, kwargs))
-                check_leaves(leaves, argument_names(self.fn, args, kwargs), self.fn, "argument")
-                raise
+                found = plan.call(args, kwargs)
+            except Mismatch as mismatch:
+                why = mismatch.changed
+            else:
+                self._remember(version, plan)
+                return found
+        traced = trace(self.fn, args, kwargs)
+        self.retraces.traced(traced.signature(), why)
+        plan = plan_of(traced, self.recipe, args, kwargs, donate=self.donate, watched=self.debug_nan)
+        try:
+            found = plan.call(args, kwargs)
+        except NonFiniteError:
+            self._remember(version, plan)
+            raise
+        except BaseException:
+            forget(plan.compiled)  # JAX takes no second try at what was interrupted
+            raise
+        self._remember(version, plan)
+        return found
 
-    def _new_plan(self) -> Plan:
-        return Plan((), (), self._stage_once, self.donate, function_name(self.fn))
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        leaves = jax.tree.leaves((args, kwargs))
+        check_leaves(leaves, argument_names(self.fn, args, kwargs), self.fn, "argument")
 
     def _find_version(self) -> _Version:
         """The version for the values as they are now: an earlier one, or a new one. It comes to the front."""
@@ -114,12 +173,7 @@ class Engine:
                 self.retraces.guard_broke(
                     self._versions[0].guards.broken() or "a value that it reads changed"
                 )
-            version = _Version(Guards.of(self.fn), self._new_plan())
+            version = _Version(Guards.of(self.fn))
         self._versions.insert(0, version)
         del self._versions[_KEPT_VERSIONS:]
         return version
-
-    def _stage_once(self, args: Any, kwargs: Any) -> Staged:
-        """The program that a plan found too narrow is not traced a second time for the wider plan."""
-        pending, self._pending = self._pending, None
-        return pending if pending is not None else self.stage(args, kwargs)

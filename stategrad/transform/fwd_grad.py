@@ -62,7 +62,7 @@ def _estimate(
 
     @functools.wraps(fn)
     def estimate(*args: Any, **kwargs: Any) -> Any:
-        point = Point.at(fn, args, kwargs, static, request)
+        point = Point.at(fn, *static.hide(args, kwargs), request)
         point.selection.check_scalar()
         inputs = point.inputs
         kind = Kind.of(point, inputs, transposable=False)

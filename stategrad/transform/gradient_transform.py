@@ -39,7 +39,7 @@ class GradientTransform(Derivative):
       name. The arguments that are not in it follow.
 
     It may differentiate `fun`, call it often, or change the gradients; all becomes part of one compiled
-    program, traced at every call. What `target` writes is committed once, from the `aux` that comes back.
+    program. What `target` writes is committed once, from the `aux` that comes back.
 
     Args:
         target: the function; left out, the result is a decorator.
@@ -103,9 +103,7 @@ class GradientTransform(Derivative):
         if params or transform not in _OURS:
             self._applied = Applied(target, transform, params, self.request, static, debug_nan)
             recipe = AsIs()
-        self._engine = Engine(
-            self._applied or target, recipe, static, retrace=True, donate=False, debug_nan=debug_nan
-        )
+        self._engine = Engine(self._applied or target, recipe, static, debug_nan=debug_nan)
 
     # Otherwise inspect shows that of `__new__`.
     __signature__ = inspect.Signature([*inspect.signature(__init__).parameters.values()][1:])

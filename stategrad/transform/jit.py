@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
-from stategrad.state_primitives import thread
-
 from .engine import Engine
 from .recipes import AsIs
 from .stages import Lowered, Staging
@@ -23,11 +21,9 @@ class Jitted(Transformed):
         self._look_like(fn)
         self._fn = fn
         static = Static.of(fn, argnums, argnames)
-        self._engine = Engine(fn, AsIs(), static, retrace=False, donate=donate, debug_nan=debug_nan)
+        self._engine = Engine(fn, AsIs(), static, donate=donate, inline=True, debug_nan=debug_nan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if thread.frame is not None and not self._engine.debug_nan:
-            return self._fn(*args, **kwargs)  # it becomes part of the program that is being traced
         return self._engine(args, kwargs)
 
     def explain(self) -> str:
@@ -87,7 +83,7 @@ def jit(
             each.
         donate: let XLA reuse the buffers of written States that nobody else holds.
         debug_nan: look at results and written States before anything is returned or committed; if something
-            is not finite, find the operation that made it. Traces at every call, and does not donate.
+            is not finite, find the operation that made it. Does not donate.
 
     Raises:
         TraceError: an argument or result is no array.

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stategrad.errors import GradientError
-from stategrad.state import LOCK, State
+from stategrad.state import LOCKED, State
 from stategrad.user_frame import user_line
 
 from .parts import Place, StateParts, distinct
 from .point import Point, Watch
+from .points import point_at
 from .selection import Request
 from .static import Static
 from .wanted import WantedStates
@@ -65,8 +66,8 @@ def jvp(
     request = Request(states, None, bool(has_aux), False, check_states, keep_units=True)
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "jvp")
-    with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request, final_states)
+    with LOCKED:
+        point = point_at(fn, primals, kwargs, static, request, final_states)
         active, arrays = _direction(point, tangents, states, given, "jvp")
         outputs = point.outputs
         watch = _watch(point, active, [f"the tangent of {name}" for name in outputs.names.values()])
@@ -117,8 +118,8 @@ def hvp(
     states, given = _directions(grad_states, state_tangents, "hvp")
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "hvp")
-    with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request)
+    with LOCKED:
+        point = point_at(fn, primals, kwargs, static, request)
         point.selection.check_scalar()
         Request(states, None, check_states=check_states, keep_units=True).select(point.traced)
         active, arrays = _direction(point, tangents, states, given, "hvp")

@@ -1,10 +1,12 @@
 """What runs per call: gather the slots, one dispatch in C++, scatter the results.
 
-A plan holds the slots of every State leaf that the programs of one function touch. It is flat and fixed; only
-another pytree structure of some State, or a program that touches more, makes a new one.
+A plan is flat and fixed: the slots of the State leaves that one program reads and writes, the arrays that the
+function closes over, and how its results are put together.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import starmap
 from typing import Any
 
@@ -12,143 +14,111 @@ import jax
 import jax.numpy as jnp
 
 from stategrad.state import Epochs, Slot
-from stategrad.trace import Leaf, Retyped
+from stategrad.trace import Retyped, Traced
 
-from .staging import Staged
+from .compiled import Compiled, Entry, Mismatch
+from .results import assembled
+from .staging import Derived, Staged, without_retyped
 
-
-class Uncovered(Exception):
-    """A program touches State leaves that the plan does not hold; `staged` is that program."""
-
-    def __init__(self, staged: Staged) -> None:
-        super().__init__()
-        self.staged = staged
+_NOTHING: list[Any] = []
 
 
 class Plan:
-    """The slots of a function's States, and the jitted function over them.
+    """How a function is called with arguments of one signature.
 
     Args:
-        read: leaves that are only read.
-        written: leaves that some program writes; every program returns a value for each of them.
-        stage: gives the program for the arguments of a call.
-        donate: whether XLA may reuse the buffers of `written`.
-        name: what XLA's profiles and dumps call the function.
+        compiled: its program.
+        traced: the trace that this comes from; `derived` what was made of it.
     """
 
-    def __init__(
-        self,
-        read: Iterable[Leaf],
-        written: Iterable[Leaf],
-        stage: Callable[[Any, Any], Staged],
-        donate: bool,
-        name: str,
-    ) -> None:
-        self.written_leaves = tuple(dict.fromkeys(written))
-        self.read_leaves = tuple(leaf for leaf in dict.fromkeys(read) if leaf not in set(self.written_leaves))
-        self.read = [leaf.slot for leaf in self.read_leaves]
-        self.written: list[Slot] = [leaf.slot for leaf in self.written_leaves]
-        self.donate = donate
-        self.structure_epoch = Epochs.structure
-        self.sharing_epoch = -1
-        self._stage = stage
-        self._programs: list[Staged] = []
-        self.name = name
-        self.jitted = jax.jit(_named(self._run, name), donate_argnums=(0,) if donate else ())
+    def __init__(self, compiled: Compiled, traced: Traced, derived: Derived) -> None:
+        self.compiled = compiled
+        self.jitted: Any = compiled.jitted
+        self._leaves = Entry.of(traced).leaves
+        self._structures = {leaf.state: leaf.state.structure for leaf in self._leaves}
+        self._closed_over = [Slot(jnp.asarray(array)) for array in traced.captured]
+        self._retyped, self._retyped_at = traced.retyped, derived.retyped_at
+        retyped = sum(len(r.held.types) for r in traced.retyped)
+        count = len(compiled.program.results) - len(compiled.outputs) - compiled.wired - retyped
+        self._build = assembled(derived.build, count)
+        self._gather()
 
-    def covers(self, staged: Staged) -> bool:
-        """Whether the plan holds all that a program touches, and donates nothing that it must not."""
-        written = set(self.written_leaves)
-        return (
-            written.issuperset(staged.outputs)
-            and written.union(self.read_leaves).issuperset(staged.inputs)
-            and not (self.donate and not staged.program.donatable)
-        )
+    def _gather(self) -> None:
+        """Finds the slots; they stay the same until a State gets another structure."""
+        self._structure_epoch, self._epoch = Epochs.structure, -1
+        slots = [leaf.slot for leaf in self._leaves]
+        self.given = [slots[i] for i in self.compiled.given]
+        self.read = [*(slots[i] for i in self.compiled.read), *self._closed_over]
+        self.written = [slots[i] for i in self.compiled.outputs]
 
-    def widened(self, staged: Staged) -> "Plan":
-        """A plan that covers one more program."""
-        return Plan(
-            (*self.read_leaves, *staged.inputs),
-            (*self.written_leaves, *staged.outputs),
-            self._stage,
-            self.donate and staged.program.donatable,
-            self.name,
-        )
-
-    @property
-    def current(self) -> bool:
-        """Whether no State has got another structure since the plan was made."""
-        return self.structure_epoch == Epochs.structure
-
-    def call(self, args: Any, kwargs: Any, run: Callable[..., Any] | None = None) -> Any:
+    def call(self, args: Any, kwargs: Any) -> Any:
         """Runs the function and commits what it writes: everything, or nothing if an exception comes out.
 
-        Args:
-            run: what to run instead of `jitted`: the same, compiled ahead of time.
-
         Raises:
-            Uncovered: the program touches more than the plan holds; nothing has happened.
+            Mismatch: the program is not for these arguments or for what States hold; nothing has happened.
         """
-        if self.sharing_epoch != Epochs.sharing and self.donate:
-            self._own()
-        operands = ([s.array for s in self.written], [s.array for s in self.read], args, kwargs)
-        box: list[tuple[list[Any], dict[int, list[Any]]]] = []
+        if self._epoch != Epochs.sharing:
+            self._renew()
+        read = [s.array for s in self.read] if self.read else _NOTHING
+        operands = ([s.array for s in self.given], read, *args)
+        jitted = partial(self.jitted, **kwargs) if kwargs else self.jitted
+        written = results = None
         try:
-            # The arrays must be in the box before any bytecode runs: an interrupt in between would lose
-            # donated ones.
-            box.extend(starmap(run or self.jitted, (operands,)))
-            written, results = box[0]
-            for slot, array in zip(self.written, written, strict=True):
+            # Python looks for interrupts after calls that it makes, not after those of starmap: none comes
+            # before the results, which may have taken the place of donated arrays, have a name.
+            ((written, results),) = starmap(jitted, (operands,))
+            for slot, array in zip(self.written, written):  # noqa: B905 (this runs at every call)
                 slot.array = array
-            ((number, leaves),) = results.items()
-            return self._programs[number].deliver(leaves, _store)
+            if self._retyped:
+                results = self._scatter(written, results)
         except BaseException:
-            if box:
-                self._finish(*box[0])
+            if written is not None:
+                self._scatter(written, results)
             raise
+        return self._build(results)
 
-    def _own(self) -> None:
-        """Copies the arrays that somebody else may hold, so that donating them hurts nobody."""
-        for slot in self.written:
+    def commit(self, written: list[Any], results: list[Any]) -> Any:
+        """Commits what a run gave, through an interrupt in the middle too; gives the rest to the user."""
+        try:
+            rest = self._scatter(written, results)
+        except BaseException:
+            self._scatter(written, results)
+            raise
+        return self._build(rest)
+
+    def _scatter(self, written: Any, results: Any) -> list[Any]:
+        for slot, array in zip(self.written, written, strict=True):
+            slot.array = array
+        return without_retyped(results, self._retyped, self._retyped_at, _store)
+
+    def operands(self) -> tuple[list[Any], list[Any]]:
+        """What `jitted` is called with now, before the arguments."""
+        return [s.array for s in self.given], [s.array for s in self.read]
+
+    def running(self, jitted: Callable[..., Any]) -> "Plan":
+        """A plan that runs something else instead of `jitted`: the same, compiled ahead of time."""
+        twin = copy.copy(self)
+        twin.jitted = jitted
+        return twin
+
+    def _renew(self) -> None:
+        """Looks at the structures of the States again if some State has got another one; and copies the
+        arrays that somebody else may hold, so that donating them hurts nobody.
+        """
+        if self._structure_epoch != Epochs.structure:
+            self._look_at_structures()
+        for slot in self.given:
             if not slot.exclusive:
                 slot.array = jnp.array(slot.array, copy=True)
                 slot.exclusive = True
-        self.sharing_epoch = Epochs.sharing
+        self._epoch = Epochs.sharing
 
-    def _finish(self, written: list[Any], results: dict[int, list[Any]]) -> None:
-        """Commits everything, after an interrupt in the middle of that."""
-        for slot, array in zip(self.written, written, strict=True):
-            slot.array = array
-        for number, leaves in results.items():
-            self._programs[number].deliver(leaves, _store)
-
-    def _run(
-        self, written: list[Any], read: list[Any], args: Any, kwargs: Any
-    ) -> tuple[list[Any], dict[int, list[Any]]]:
-        """What jax.jit traces: the new values of the written slots, and the results under the program's
-        number.
-
-        All containers are built in: JAX makes them in C++, without a bytecode in which an interrupt could
-        come.
-        """
-        staged = self._stage(args, kwargs)
-        if not self.covers(staged):
-            raise Uncovered(staged)
-        self._programs.append(staged)
-        values = dict(zip((*self.written_leaves, *self.read_leaves), (*written, *read), strict=True))
-        operands = [values[leaf] for leaf in staged.inputs]
-        leaves = jax.tree.leaves((args, kwargs))
-        results, new = staged.split(staged.program.bind(*operands, *staged.captured, *leaves))
-        values.update(zip(staged.outputs, new, strict=True))
-        return [values[leaf] for leaf in self.written_leaves], {len(self._programs) - 1: results}
-
-
-def _named(run: Callable[..., Any], name: str) -> Callable[..., Any]:
-    def named(written: list[Any], read: list[Any], args: Any, kwargs: Any) -> Any:
-        return run(written, read, args, kwargs)
-
-    named.__name__ = named.__qualname__ = name
-    return named
+    def _look_at_structures(self) -> None:
+        for state, structure in self._structures.items():
+            if state.structure != structure:
+                changed = f"the State {state.name!r} changed from {structure} to {state.structure}"
+                raise Mismatch(f"{changed} since {self.compiled.program} was traced", changed)
+        self._gather()
 
 
 def _store(retyped: Retyped, leaves: list[Any]) -> None:

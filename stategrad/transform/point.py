@@ -13,17 +13,17 @@ from stategrad.backend import Program
 from stategrad.ir import Cell, Names, Type, to_text
 from stategrad.ir.record import record
 from stategrad.nonfinite import Trip
-from stategrad.state import LOCK, Epochs, State
+from stategrad.state import LOCKED, Epochs, State
 from stategrad.structure import Structure
 from stategrad.trace import Leaf, Traced, trace
 
-from .eager import commit_all, with_arrays_as_parameters
+from .closed_over import with_arrays_as_parameters
+from .eager import commit_all
 from .parts import Inputs, Outputs, Part, Place, StateParts
 from .plan import commit_under_trace, operands_under_trace
 from .pure import Pure
 from .selection import Request, Selection
 from .staging import Staged, module_of
-from .static import Static
 from .trips import refuse_under_trace, run_watched, tripped
 from .wanted import WantedStates, is_sequence, resolve_argnums
 
@@ -79,19 +79,16 @@ class Point:
         fn: Callable[..., Any],
         args: Sequence[Any],
         kwargs: dict[str, Any],
-        static: Static,
         request: Request,
-        final_states: Any = None,
+        final: WantedStates | None = None,
     ) -> "Point":
-        """Traces a function at these arguments; no State changes.
+        """Traces a function at these arguments, static ones hidden; no State changes.
 
         Raises:
             GradientError: what is asked for has no derivative, or the function does not depend on it.
             TraceError, StateError: as for `trace`.
         """
-        args, kwargs = static.hide(args, kwargs)
-        final = WantedStates.of(final_states)
-        with LOCK:
+        with LOCKED:
             traced = with_arrays_as_parameters(trace(fn, args, kwargs))
             selection = request.select(traced)
             traced, keep = _with_final(traced, final.states if final else ())

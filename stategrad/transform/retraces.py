@@ -25,10 +25,10 @@ class Retraces:
         self._broken = what
         self._signatures.clear()
 
-    def traced(self, signature: Mapping[str, str]) -> None:
-        """Notes a trace for arguments and States of these types, by their names."""
+    def traced(self, signature: Mapping[str, str], why: str | None = None) -> None:
+        """Notes a trace for arguments and States of these types, by their names; `why` if that is known."""
         self._count += 1
-        sentence = f"trace {self._count} of {self._name}: {self._reason(signature)}"
+        sentence = f"trace {self._count} of {self._name}: {self._reason(signature, why)}"
         self._broken = None
         self._signatures.append(signature)
         self._sentences.append(sentence)
@@ -40,16 +40,18 @@ class Retraces:
         """All reasons, a line each, the latest last."""
         return "\n".join(self._sentences) or f"{self._name} has not been traced yet"
 
-    def _reason(self, signature: Mapping[str, str]) -> str:
+    def _reason(self, signature: Mapping[str, str], why: str | None) -> str:
         if self._broken is not None:
             return self._broken
         if self._count == 1:
             shown = ", ".join(f"{name}: {type}" for name, type in signature.items())
             return f"the first call, with {shown or 'no arguments'}"
+        if why is not None:
+            return why
         nearest = min(self._signatures, key=lambda s: len(_differences(s, signature)), default={})
         return (
             "; ".join(_differences(nearest, signature))
-            or "JAX's settings or the structure of a State changed"
+            or "a number stands in place of an array or the other way round, or JAX's settings changed"
         )
 
 

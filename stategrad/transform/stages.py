@@ -11,13 +11,14 @@ from stategrad.collecting import collector_paused
 from stategrad.errors import StateError, TraceError
 from stategrad.ir import Function, Module, to_text
 from stategrad.passes import Hook
-from stategrad.state import LOCK
+from stategrad.state import LOCKED
 from stategrad.trace import trace
 from stategrad.user_frame import user_line
 
+from .compiled import Compiled, Entry, Mismatch, Signature
 from .engine import Engine
 from .plan import Plan
-from .staging import Staged, module_of, stage
+from .staging import Derived, Staged, module_of, stage
 
 
 class Staging:
@@ -41,13 +42,17 @@ class Staging:
     def _staged(self) -> Staged:
         return self.run_passes()
 
+    @cached_property
+    def _derived(self) -> Derived:
+        return self._engine.recipe.derive(self._traced)
+
     @property
     def program(self) -> Function:
         return self._staged.program.lowered
 
     def run_passes(self, hook: Hook | None = None) -> Staged:
         """Runs the passes; `hook` sees the module after each, for printing, timing or dumping it."""
-        return stage(self._traced, self._engine.recipe.derive(self._traced), hook)
+        return stage(self._traced, self._derived, hook)
 
     @collector_paused()
     def lower(self) -> "Lowered":
@@ -61,11 +66,11 @@ class Staging:
                 f"{function_name(self._engine.fn)} has debug_nan=True and cannot be lowered{user_line()}: a "
                 "program compiled ahead of time is not watched; lower it without debug_nan"
             )
-        staged = self._staged
-        donate = self._engine.donate and staged.program.donatable
-        plan = Plan(staged.inputs, staged.outputs, lambda *_: staged, donate, staged.program.function.name)
-        written, read = ([slot.array for slot in slots] for slots in (plan.written, plan.read))
-        return Lowered(plan, plan.jitted.lower(written, read, self._args, self._kwargs), self._engine)
+        staged, traced = self._staged, self._traced
+        signature = Signature(self._args, self._kwargs)
+        program = Compiled(staged, Entry.of(traced), signature, self._engine.donate)
+        plan = Plan(program, traced, self._derived)
+        return Lowered(plan, plan.jitted.lower(*plan.operands(), *self._args, **self._kwargs), self._engine)
 
     def as_text(self) -> str:
         """The IR before any pass, as text."""
@@ -82,33 +87,34 @@ class Lowered:
         self._lowered = lowered
         self._engine = engine
 
-    def compile(self, *args: Any, **kwargs: Any) -> "Compiled":
+    def compile(self, *args: Any, **kwargs: Any) -> "Executable":
         """Compiles it; the arguments are those of JAX's method."""
-        return Compiled(self._plan, self._lowered.compile(*args, **kwargs), self._engine)
+        return Executable(self._plan, self._lowered.compile(*args, **kwargs), self._engine)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lowered, name)
 
 
-class Compiled:
+class Executable:
     """A compiled function for arguments of one combination of types. A call reads the States and commits what
     it writes to them, as a call of the function itself does. Also has `as_text`, `cost_analysis`,
     `memory_analysis` and what else JAX's own object of this kind has.
     """
 
     def __init__(self, plan: Plan, compiled: jax.stages.Compiled, engine: Engine) -> None:
-        self._plan = plan
+        self._plan = plan.running(compiled)
         self._compiled = compiled
         self._engine = engine
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = self._engine.static.hide(args, kwargs)
-        if not self._plan.current:
-            raise StateError(
-                "a State has got another pytree structure since the function was lowered; lower it again"
-            )
-        with LOCK:
-            return self._plan.call(args, kwargs, self._compiled)
+        with LOCKED:
+            try:
+                return self._plan.call(args, kwargs)
+            except Mismatch as mismatch:
+                raise StateError(
+                    f"{mismatch.changed} since the function was lowered; lower it again"
+                ) from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._compiled, name)

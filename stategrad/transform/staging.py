@@ -77,13 +77,23 @@ class Staged:
 
     def deliver(self, results: list[Any], commit: Callable[[Retyped, list[Any]], None]) -> Any:
         """What the user gets; the new leaves of each retyped State go to `commit`."""
-        if not self.retyped:
-            return self.build(results)
-        end = self.retyped_at
-        for retyped in self.retyped:
-            start, end = end, end + len(retyped.held.types)
-            commit(retyped, results[start:end])
-        return self.build([*results[: self.retyped_at], *results[end:]])
+        return self.build(without_retyped(results, self.retyped, self.retyped_at, commit))
+
+
+def without_retyped(
+    results: list[Any],
+    retyped: Sequence[Retyped],
+    first: int,
+    commit: Callable[[Retyped, list[Any]], None],
+) -> list[Any]:
+    """The results of a function without the leaves of retyped States, which begin at `first` and go to
+    `commit`.
+    """
+    end = first
+    for each in retyped:
+        start, end = end, end + len(each.held.types)
+        commit(each, results[start:end])
+    return [*results[:first], *results[end:]] if retyped else results
 
 
 def module_of(traced: Traced) -> Module:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from stategrad.errors import GradientError
-from stategrad.state import LOCK
+from stategrad.state import LOCKED
 from stategrad.user_frame import user_line
 
 from .linear_maps import Kind, LinearMap, Pullback
 from .parts import Inputs
-from .point import Point
+from .points import point_at
 from .selection import Request
 from .static import Static
 from .wanted import WantedStates, is_sequence
@@ -70,8 +70,8 @@ def vjp(
     if request.states is None and (request.argnums is None or _is_empty(request.argnums)):
         raise _nothing("vjp", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
-    with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request, final_states)
+    with LOCKED:
+        point = point_at(fn, primals, kwargs, static, request, final_states)
         kind = Kind.of(point, point.inputs, transposable=True)
         ran, parts = kind.at(point, debug_nan, reverse=True)
     value, aux = point.split(ran)
@@ -121,8 +121,8 @@ def linearize(
     if request.states is None and (not primals or _is_empty(request.argnums)):
         raise _nothing("linearize", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
-    with LOCK:
-        point = Point.at(fn, primals, kwargs, static, request, final_states)
+    with LOCKED:
+        point = point_at(fn, primals, kwargs, static, request, final_states)
         inputs = point.inputs
         if request.states is None and request.argnums is None:
             inputs = Inputs(tuple(map(point.argument, range(len(primals)))), False, None)

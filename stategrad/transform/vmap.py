@@ -30,10 +30,14 @@ class Vmapped(Transformed):
             args, kwargs = static.hide(args, kwargs)
             return Lanes(fn, mapping, args, kwargs).run()
 
-        self._engine = Engine(mapped, AsIs(), static, retrace=True, donate=False, debug_nan=debug_nan)
+        self._engine = Engine(mapped, AsIs(), static, debug_nan=debug_nan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(args, kwargs)
+
+    def explain(self) -> str:
+        """Why the function was traced, each time it was: a sentence a line, the latest last."""
+        return self._engine.retraces.explain()
 
     def trace(self, *args: Any, **kwargs: Any) -> Staging:
         """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
