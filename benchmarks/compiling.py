@@ -13,7 +13,7 @@ from .table import OURS, Row, Table
 
 def run(effort: Effort) -> list[Table]:
     """XLA's time for value and gradient, and for higher derivatives."""
-    fewer = Effort(max(1, effort.rounds // 3), 0.0, effort.tiny)
+    fewer = Effort(max(1, effort.rounds // 5), 0.0, effort.tiny)  # seconds each
     rows = list(_rows(fewer))
     rows.append(Row("geometric mean", geometric_mean(row.cells for row in rows), must=1.0))
     return [Table("XLA's compile time of the same programs", tuple(rows))]

@@ -33,6 +33,7 @@ def record(cls: type[T]) -> type[T]:
 class _Layout(NamedTuple):
     names: tuple[str, ...]
     """The parameters, in order."""
+    parameters: frozenset[str]
     defaults: dict[str, Callable[[], Any]]
     """Makes the value of a parameter that is not given."""
     own: dict[str, Callable[[], Any]]
@@ -47,6 +48,7 @@ def _layout(declared: tuple[Field[Any], ...]) -> _Layout:
     names = tuple(f.name for f in declared if f.init)
     return _Layout(
         names,
+        frozenset(names),
         {name: make for name, make in made.items() if name in names},
         {name: make for name, make in made.items() if name not in names},
         _values(tuple(f.name for f in declared if f.compare)),
@@ -70,7 +72,7 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
     layout: _Layout = self._layout
     values = self.__dict__  # past __setattr__, which refuses
     if kwargs or len(args) != len(layout.names):
-        values.update(_bind(type(self), layout, args, kwargs))
+        values.update(_bind(layout, args, kwargs))
     else:
         values.update(zip(layout.names, args, strict=True))
     for name, make in layout.own.items():
@@ -79,9 +81,17 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
         post()
 
 
-def _bind(cls: type, layout: _Layout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    found = _signature(layout).bind(*args, **kwargs).arguments
-    return found | {name: make() for name, make in layout.defaults.items() if name not in found}
+def _bind(layout: _Layout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    found = dict(zip(layout.names, args, strict=False))
+    if len(args) > len(layout.names) or found.keys() & kwargs.keys():
+        _signature(layout).bind(*args, **kwargs)  # says what is wrong
+    found.update(kwargs)
+    for name, make in layout.defaults.items():
+        if name not in found:
+            found[name] = make()
+    if found.keys() != layout.parameters:
+        _signature(layout).bind(*args, **kwargs)
+    return found
 
 
 def _repr(self: Any) -> str:
