@@ -27,8 +27,8 @@ class StateFinder:
         usage: "read": those that are only read. "write": those that are written, read or not. "all": both
             together. "both": a dictionary `{"read": …, "write": …}`.
         return_type: what they come in.
-        key_fn: for "dict", the key of a State: `(number, state) -> key`. By default the number, from 0. Where it
-            gives None, the key is the State's name. A key that is taken gets `_1`, `_2`, … behind it.
+        key_fn: for "dict", the key of a State: `(number, state) -> key`. By default the number, from 0. A key
+            of None means the State's name, and a key that is taken gets `_1`, `_2`, … behind it.
 
     Raises:
         ValueError: `usage` or `return_type` is none of these.
