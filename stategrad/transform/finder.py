@@ -27,8 +27,8 @@ class StateFinder:
         usage: "read": those that are only read. "write": those that are written, read or not. "all": both
             together. "both": a dictionary `{"read": …, "write": …}`.
         return_type: what they come in.
-        key_fn: for "dict", the key of a State: `(number, state) -> key`. By default the number, from 0. Where
-            it gives None, the key is the State's name. A key that is taken gets `_1`, `_2`, … behind it.
+        key_fn: for "dict", the key of a State: `(number, state) -> key`. By default the number, from 0. A key
+            of None means the State's name, and a key that is taken gets `_1`, `_2`, … behind it.
 
     Raises:
         ValueError: `usage` or `return_type` is none of these.
@@ -61,7 +61,7 @@ class StateFinder:
         Raises:
             TraceError, StateError: `fn` cannot be traced.
         """
-        used = states_used(trace(self.fn, args, kwargs))
+        used = states_used(trace(self.fn, args, kwargs, fresh=True))
         used = {s: written for s, written in used.items() if self._selects((s.name,), s)}
         groups = {
             "all": list(used),
@@ -119,6 +119,6 @@ def eval_shape(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     Raises:
         TraceError, StateError: `fn` cannot be traced.
     """
-    traced = trace(fn, args, kwargs)
+    traced = trace(fn, args, kwargs, fresh=True)
     types = (v.type for v in traced.function.results[: traced.results])
     return traced.tree.unflatten([jax.ShapeDtypeStruct(t.shape, compat.jax_dtype(t.dtype)) for t in types])
