@@ -109,7 +109,7 @@ class ScanPair:
         }
 
     def carried(self, choice: Choice) -> dict[Value, int]:
-        """The kept values that the second loop carries along, and which carried value of the first they are."""
+        """The kept values that the second loop carries along, with their places among those of the first."""
         return {v: i for v, i in self._handed_on(choice).items() if v in choice.kept}
 
     def kept_bytes(self, choice: Choice) -> int:
