@@ -42,7 +42,8 @@ def choose(
     if not wanted:
         return Choice([], [])
     graph = _graph(makers, wanted, keep, again)
-    _, (dear, _) = nx.minimum_cut(graph, _SOURCE, _SINK, flow_func=boykov_kolmogorov)
+    # The tree that grew from the source is its side of the cut: no search for it is needed.
+    dear, _ = boykov_kolmogorov(graph, _SOURCE, _SINK).graph["trees"]
     kept: dict[Value, None] = {}
     repeated: set[Operation] = set()
     waiting = list(wanted)

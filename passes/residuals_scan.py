@@ -78,13 +78,14 @@ class ScanPair:
 
     def choose(self, rate: float) -> Choice:
         """What to keep and what to compute again, where keeping a byte for a step costs `rate`."""
-        found = self._choose(rate, ())
-        handed = self._handed_on(found)
-        if not handed:
-            return found
-        better = self._choose(rate, handed)
-        carried = self.carried(better)
-        return better if all(v in carried for v in handed if v in better.kept) else found
+        handed = list(self._handed_on)
+        while True:
+            found = self._choose(rate, handed)
+            carried = self.carried(found)
+            wrong = {v for v in handed if v in found.kept and v not in carried}
+            if not wrong:
+                return found
+            handed = [v for v in handed if v not in wrong]
 
     def _choose(self, rate: float, handed: Iterable[Value]) -> Choice:
         free = set(self.given).union(self._kept_anyway(), handed)
@@ -96,21 +97,21 @@ class ScanPair:
 
         return choose(self.body.operations, self.links.values(), keep, price)
 
-    def _handed_on(self, choice: Choice) -> dict[Value, int]:
-        """What steps hand to the next ones, with its place, where what they were handed themselves is kept:
-        loops in opposite directions need no stack of it.
-        """
+    @property
+    def _handed_on(self) -> dict[Value, int]:
+        """What steps hand to the next ones, with its place, if the loops run in opposite directions."""
         if self.first.attributes["reverse"] == self.second.attributes["reverse"]:
             return {}
-        kept, anyway = set(choice.kept), set(self._kept_anyway()).union(self.given)
-        carry = zip(self.body.params[: self.first.attributes["carry"]], self.body.results, strict=False)
-        return {
-            out: i for i, (p, out) in enumerate(carry) if p in kept and out is not p and out not in anyway
-        }
+        anyway = set(self._kept_anyway()).union(self.given)
+        outs = self.body.results[: self.first.attributes["carry"]]
+        return {v: i for i, v in enumerate(outs) if v is not self.body.params[i] and v not in anyway}
 
     def carried(self, choice: Choice) -> dict[Value, int]:
-        """The kept values that the second loop carries, and which carried value of the first each is."""
-        return {v: i for v, i in self._handed_on(choice).items() if v in choice.kept}
+        """The kept values that the second loop carries along, with their places among those of the first: of
+        what steps hand on, that for which what they were handed themselves is kept.
+        """
+        kept = set(choice.kept)
+        return {v: i for v, i in self._handed_on.items() if v in kept and self.body.params[i] in kept}
 
     def kept_bytes(self, choice: Choice) -> int:
         """The memory of the stacks that are there for the second loop alone."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import stategrad as sg
-from stategrad.ir import Function, Module, evaluate, parse, verify, walk
+from stategrad.ir import Builder, Function, Module, Row, Type, Value, evaluate, parse, verify, walk
+from stategrad.ir.opdef import ROWS
 from stategrad.passes import (
     canonicalise_function,
     distribute_loops_function,
@@ -21,7 +22,7 @@ from stategrad.passes import (
 from tests import program_checks as checks
 from tests.random_programs import random_inputs, random_program
 
-STEPS, ROWS, WIDTH = 24, 3, 4
+STEPS, BATCH, WIDTH = 24, 3, 4
 
 
 def scans(function: Function) -> list:
@@ -32,6 +33,36 @@ def stacked_bytes(function: Function) -> int:
     """What the loops of a program stack."""
     stacks = [v for op in scans(function) for v in op.results[op.attributes["carry"] :]]
     return sum(v.type.size * v.type.dtype.numpy.itemsize for v in stacks)
+
+
+# ------------------------------------------------------------------------------------------------------ rows
+SUMMED = [row for row in ROWS.values() if isinstance(row, Row) and row.summed is not None]
+
+
+@pytest.mark.parametrize("row", SUMMED, ids=lambda row: row.name)
+def test_the_sum_over_a_leading_axis_is_the_sum_of_the_results(row):
+    for sample in row.samples:
+        inner, outer = Builder(), Builder()
+        inner.emit(row, [inner.param(t) for t in sample.types], sample.attributes)
+        params = [outer.param(t.batched(3)) for t in sample.types]
+        function = outer.function("f", params, [row.summed(outer, inner.operations[0], params)])
+        args = random_inputs([v.type for v in params], 1)
+        (found,), _ = evaluate(function, args)
+        parts = [row.evaluate(*(x[i] for x in args), **sample.attributes) for i in range(3)]
+        expected = np.sum([np.asarray(part, "f8") for part in parts], axis=0)
+        np.testing.assert_allclose(np.asarray(found, "f8"), expected, rtol=3e-2, atol=3e-2)
+
+
+def test_a_product_costs_what_it_multiplies_and_a_loop_what_its_steps_do():
+    x, w = Value(Type.parse("f32[8,16]")), Value(Type.parse("f32[16,4]"))
+    b = Builder()
+    plain = {"batch": ((), ()), "precision": ("default", "default"), "to": x.type.dtype}
+    b.dot(x, w, contract=((1,), (0,)), **plain)
+    assert b.operations[0].opdef.cost_of(b.operations[0]) == 2 * 8 * 16 * 4
+    program = sg.grad(lstm).trace(parameters(), XS).program
+    for op in scans(program):
+        body = sum(o.opdef.cost_of(o) for o in op.regions[0].operations)
+        assert op.opdef.cost_of(op) == op.attributes["length"] * body
 
 
 # ------------------------------------------------------------------------------------------ random programs
@@ -81,7 +112,7 @@ def parameters() -> dict[str, jax.Array]:
     return {"w": jax.random.normal(keys[0], shape) / WIDTH, "b": jax.random.normal(keys[1], shape[1:])}
 
 
-XS = jax.random.normal(jax.random.key(1), (STEPS, ROWS, WIDTH))
+XS = jax.random.normal(jax.random.key(1), (STEPS, BATCH, WIDTH))
 
 
 def lstm(p, xs):
@@ -153,7 +184,7 @@ def test_inside_jit_and_around_states():
 
 
 def test_effects_in_the_loop_happen_once():
-    p, seen = parameters()["w"][:WIDTH, :WIDTH], sg.State(jnp.zeros((ROWS, WIDTH)))
+    p, seen = parameters()["w"][:WIDTH, :WIDTH], sg.State(jnp.zeros((BATCH, WIDTH)))
 
     def loss(w):
         def body(h, x):
@@ -161,7 +192,7 @@ def test_effects_in_the_loop_happen_once():
             seen.value = seen.value + h
             return h, None
 
-        return jnp.sum(jax.lax.scan(body, jnp.zeros((ROWS, WIDTH)), XS)[0] ** 2) + jnp.sum(seen.value)
+        return jnp.sum(jax.lax.scan(body, jnp.zeros((BATCH, WIDTH)), XS)[0] ** 2) + jnp.sum(seen.value)
 
     def pure(w):
         def body(carry, x):
@@ -169,7 +200,7 @@ def test_effects_in_the_loop_happen_once():
             h = jnp.tanh(h @ w + x)
             return (h, s + h), None
 
-        zero = jnp.zeros((ROWS, WIDTH))
+        zero = jnp.zeros((BATCH, WIDTH))
         h, s = jax.lax.scan(body, (zero, zero), XS)[0]
         return jnp.sum(h**2) + jnp.sum(s), s
 
@@ -233,7 +264,7 @@ def test_a_random_draw_that_is_computed_again_is_the_same_draw():
             keep = jax.random.bernoulli(k, 0.5, h.shape)
             return jnp.where(keep, jnp.tanh(h @ w), h), None
 
-        return jnp.sum(jax.lax.scan(body, jnp.ones((ROWS, WIDTH)), jax.random.split(key, STEPS))[0] ** 2)
+        return jnp.sum(jax.lax.scan(body, jnp.ones((BATCH, WIDTH)), jax.random.split(key, STEPS))[0] ** 2)
 
     w = jax.random.normal(jax.random.key(3), (WIDTH, WIDTH))
     expected = jax.grad(loss)(w, jax.random.key(4))
