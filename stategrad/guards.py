@@ -170,7 +170,6 @@ class Guards:
         elif isinstance(value, type):
             self._class(value, name)
         elif isinstance(value, State):
-            self.reads_code |= not _is_librarys(type(value))
             if all(value.structure.statics):
                 self.states.append((value, value.structure))
         elif not isinstance(value, (jax.Array, ModuleType, BuiltinFunctionType)):

@@ -61,7 +61,7 @@ class StateFinder:
         Raises:
             TraceError, StateError: `fn` cannot be traced.
         """
-        used = states_used(trace(self.fn, args, kwargs, fresh=True))
+        used = states_used(trace(self.fn, args, kwargs))
         used = {s: written for s, written in used.items() if self._selects((s.name,), s)}
         groups = {
             "all": list(used),
@@ -119,6 +119,6 @@ def eval_shape(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     Raises:
         TraceError, StateError: `fn` cannot be traced.
     """
-    traced = trace(fn, args, kwargs, fresh=True)
+    traced = trace(fn, args, kwargs)
     types = (v.type for v in traced.function.results[: traced.results])
     return traced.tree.unflatten([jax.ShapeDtypeStruct(t.shape, compat.jax_dtype(t.dtype)) for t in types])
