@@ -20,7 +20,7 @@ from .gradient import gradient_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
 from .hooks import DumpTo, Print, Timing, Verify, together
-from .inline import Inline, inline_function
+from .inline import Inline, inline_function, inline_functions
 from .jacobian import Jacobian, jacobian_function
 from .jvp import jvp_function
 from .linearize import Linearized, linearize_function
@@ -92,6 +92,7 @@ __all__ = [
     "hoist_invariants_function",
     "hoist_reads_function",
     "inline_function",
+    "inline_functions",
     "jacobian_function",
     "jvp_function",
     "linearize_function",

@@ -25,7 +25,7 @@ class Inline(Pass):
     keep: tuple[FunctionName, ...] = ()
 
     def run(self, module: Module) -> Module:
-        rewriter = _Inline(module.functions.values(), self.size)
+        rewriter = _Inline(_small(module.functions.values(), self.size))
         gone = {f.name for f in rewriter.inlined}.difference(self.keep)
         kept = {name: f for name, f in module.functions.items() if name not in gone}
         return with_functions(module, {name: rewriter.function(f) for name, f in kept.items()})
@@ -35,16 +35,28 @@ def inline_function(function: Function, size: int = 4) -> Function:
     """`function` with the functions inlined that it calls once, directly or not, or that have at most `size`
     operations; the same object if there are none.
     """
-    return _Inline(list(reachable(function)), size).function(function)
+    return _Inline(_small(reachable(function), size)).function(function)
+
+
+def inline_functions(function: Function, those: Iterable[Function]) -> Function:
+    """`function` with the bodies of `those` in the place of all their calls; the same object if there are
+    none.
+    """
+    return _Inline(set(those)).function(function)
+
+
+def _small(functions: Iterable[Function], size: int) -> set[Function]:
+    """What is called once, or has at most `size` operations."""
+    calls = Counter(
+        op.attributes["callee"] for f in functions for op in walk(f.body) if "callee" in op.attributes
+    )
+    return {f for f, n in calls.items() if n == 1 or _is_at_most(f.body, size)}
 
 
 class _Inline(Rewriter):
-    def __init__(self, functions: Iterable[Function], size: int) -> None:
+    def __init__(self, inlined: set[Function]) -> None:
         super().__init__()
-        calls = Counter(
-            op.attributes["callee"] for f in functions for op in walk(f.body) if "callee" in op.attributes
-        )
-        self.inlined = {f for f, n in calls.items() if n == 1 or _is_at_most(f.body, size)}
+        self.inlined = inlined
 
     def region(self, region: Region) -> Region:
         if not region.callees:

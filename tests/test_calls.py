@@ -151,9 +151,10 @@ def test_functions_that_are_gone_keep_no_arrays():
     for i in range(4):
         for transform in (sg.jit, sg.grad):
             big = jnp.full(50_000, float(i))
-            f = transform(lambda x, big=big: jnp.sum(big * x))
+            inner = jax.jit(lambda x, big=big: jnp.sum(big * x))
+            f = transform(lambda x, big=big, inner=inner: jnp.sum(big * x) + inner(x))
             f(2.0), f(2.0)
-    f = big = None
+    f = big = inner = None
     gc.collect()
     assert sum(x.size for x in jax.live_arrays()) - before < 50_000
 
