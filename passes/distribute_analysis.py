@@ -1,9 +1,9 @@
 """What of a scan must run step by step, what may run before the steps of a block, and what after them."""
 
 from collections import Counter
-from dataclasses import dataclass
 
 from stategrad.ir import Operation, Region, Row, Value
+from stategrad.ir.record import record
 
 from .residuals_cut import Choice, bytes_of, choose
 from .residuals_scan import price, steady_values
@@ -15,7 +15,7 @@ BLOCK_RATE = 4.0
 _ADD = "add"
 
 
-@dataclass(frozen=True)
+@record
 class Sum:
     """A carried value that the body only adds `terms` to, by the operations `adds`."""
 
@@ -23,7 +23,7 @@ class Sum:
     terms: list[Value]
 
 
-@dataclass(frozen=True)
+@record
 class Parts:
     """A scan taken apart.
 

@@ -6,9 +6,8 @@ block only stack what the products are made of, and one product over the whole b
 not depend on carried values at all is computed for the whole block before its steps.
 """
 
-from dataclasses import dataclass
-
 from stategrad.ir import Function, Operation, Region
+from stategrad.ir.record import record
 
 from .distribute_analysis import Parts, divide
 from .distribute_block import Block
@@ -23,7 +22,7 @@ LEAST, MOST = 4, 64
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class DistributeLoops(RewritePass):
     """Computes what a scan only adds up, and what no carried value enters, for blocks of steps at once.
 

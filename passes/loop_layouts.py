@@ -1,8 +1,7 @@
 """Layouts in loops: what a product takes from outside its loop is turned once, not in each step."""
 
-from dataclasses import dataclass
-
 from stategrad.ir import Function, Operation, Region, Value
+from stategrad.ir.record import record
 
 from .pipeline import register_pass
 from .ports import with_consts
@@ -12,7 +11,7 @@ _PRODUCT = "dot"
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class LoopLayouts(RewritePass):
     """Transposes a matrix that every step of a scan multiplies by before the scan, where products like it so.
 

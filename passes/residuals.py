@@ -1,9 +1,9 @@
 """Residuals: which values of a forward loop its backward loop keeps, and which it computes again."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
 
 from stategrad.ir import Function, Operation, Region
+from stategrad.ir.record import record
 
 from .pipeline import register_pass
 from .rebuild import RewritePass, Rewriter, Scope, with_body
@@ -19,7 +19,7 @@ _LADDER = tuple(RATE / 4 * 4.0**k for k in range(10))
 
 
 @register_pass
-@dataclass(frozen=True)
+@record
 class Residuals(RewritePass):
     """Chooses what a backward loop takes from stacks of its forward loop and what it computes again.
 

@@ -6,17 +6,22 @@ what keeping and computing cost.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-
-import networkx as nx
-from networkx.algorithms.flow import boykov_kolmogorov
+from typing import TYPE_CHECKING
 
 from stategrad.ir import Operation, Type, Value
+from stategrad.ir.lazy import Lazy
+from stategrad.ir.record import record
+
+if TYPE_CHECKING:
+    import networkx as nx
+    from networkx.algorithms import flow
+else:
+    nx, flow = Lazy("networkx"), Lazy("networkx.algorithms.flow")
 
 _SOURCE, _SINK = "wanted", "paid"
 
 
-@dataclass(frozen=True)
+@record
 class Choice:
     """The values that are kept, and the operations that are computed again, in program order."""
 
@@ -43,7 +48,7 @@ def choose(
         return Choice([], [])
     graph = _graph(makers, wanted, keep, again)
     # The tree that grew from the source is its side of the cut: no search for it is needed.
-    dear, _ = boykov_kolmogorov(graph, _SOURCE, _SINK).graph["trees"]
+    dear, _ = flow.boykov_kolmogorov(graph, _SOURCE, _SINK).graph["trees"]
     kept: dict[Value, None] = {}
     repeated: set[Operation] = set()
     waiting = list(wanted)

@@ -7,9 +7,9 @@ other way round meets it one step earlier, and carries it along.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from stategrad.ir import Builder, Operation, Region, Value
+from stategrad.ir.record import record
 
 from .rebuild import with_parts
 from .residuals_cut import Choice, bytes_of, choose
@@ -47,7 +47,7 @@ def pairs_of(region: Region) -> list[tuple[Operation, Operation]]:
     return list(found)
 
 
-@dataclass(frozen=True)
+@record
 class ScanPair:
     """Two scans over the same steps. `shared` are the stacks of the first that more than the second uses."""
 

@@ -5,7 +5,6 @@ They hold no State and no array: a function that is gone takes what it closed ov
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from stategrad import jax_compat as compat
 from stategrad.backend import Program
 from stategrad.errors import TraceError
 from stategrad.ir import Type, to_text
+from stategrad.ir.record import record
 from stategrad.passes import Pipeline
 from stategrad.trace import Leaf, Traced
 
@@ -112,7 +112,7 @@ def _named(run: Callable[..., Any], name: str) -> Callable[..., Any]:
     return named
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """The State leaves whose types a trace looked at, and these types."""
 

@@ -1,7 +1,6 @@
 """`debug_nan` where a program runs at once: a flag over its results, and the error when it is down."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax
 from stategrad import jax_compat as compat
 from stategrad.backend import Program
 from stategrad.errors import TraceError
+from stategrad.ir.record import record
 from stategrad.nonfinite import Trip, first_bad
 from stategrad.passes import simplify_function, trip_wire_function
 from stategrad.user_frame import user_line
@@ -45,7 +45,7 @@ def tripped(names: Sequence[str], found: Sequence[Any]) -> tuple[str, ...]:
 
 
 @jax.tree_util.register_pytree_with_keys_class
-@dataclass(frozen=True)
+@record
 class WithValue:
     """What a function gives, and beside it the value that its derivative is of, which is watched too."""
 
@@ -60,7 +60,7 @@ class WithValue:
         return cls(*parts)
 
 
-@dataclass(frozen=True)
+@record
 class _Said:
     """The key of a pytree, as an error says it."""
 
@@ -70,7 +70,7 @@ class _Said:
         return self.text
 
 
-@dataclass(frozen=True)
+@record
 class Origin:
     """Where the residuals of a linear function come from: what is needed to explain one that is not finite.
 
