@@ -40,6 +40,8 @@ from .programs import (
     zero_tangent,
 )
 from .traces import (
+    EAGER,
+    NOW,
     STATE_READ,
     STATE_WRITE,
     Tracer,
@@ -76,6 +78,8 @@ from .types import (
 )
 
 __all__ = [
+    "EAGER",
+    "NOW",
     "PLAIN_CONTEXT",
     "STATE_READ",
     "STATE_WRITE",

@@ -15,6 +15,10 @@ from jax._src.interpreters import partial_eval as pe
 Tracer = core.Tracer
 
 
+NOW, EAGER = core.trace_ctx, core.eval_trace
+"""`NOW.trace is EAGER` is `is_eager()` without a call, for what runs at every call of a compiled function."""
+
+
 def current_trace() -> Any:
     """The JAX trace that a primitive bound now would go to."""
     return core.trace_ctx.trace

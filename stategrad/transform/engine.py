@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
 from stategrad.errors import NonFiniteError
 from stategrad.guards import Guards
+from stategrad.jax_compat import EAGER, NOW
 from stategrad.state import LOCK, Locked
 from stategrad.state_primitives import thread
 from stategrad.trace import trace
@@ -85,17 +85,18 @@ class Engine:
         self._versions: list[_Version] = []
         self._forget()
 
-    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls the function, or binds its program into the trace that is current."""
-        if not compat.is_eager():
+        if NOW.trace is not EAGER:
             return self._under_trace(args, kwargs)
         if self._has_static:
             args, kwargs = self.static.hide(args, kwargs)
         if not LOCK.acquire(False):
             Locked.take()
         try:
-            run = self._call_again if self._same_as_before() else self._call_other
-            return run(args, kwargs)
+            if self._same_as_before():
+                return self._call_again(args, kwargs)
+            return self._call_other(args, kwargs)
         except Mismatch:
             return self._call_other(args, kwargs)
         except TypeError:

@@ -33,7 +33,7 @@ class Vmapped(Transformed):
         self._engine = Engine(mapped, AsIs(), static, debug_nan=debug_nan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._engine(args, kwargs)
+        return self._engine.call(args, kwargs)
 
     def explain(self) -> str:
         """Why the function was traced, each time it was: a sentence a line, the latest last."""
