@@ -83,7 +83,7 @@ def _identity(*names: str, looks_further: bool = True) -> Callable[[Rule], Rule]
 
 
 # ------------------------------------------------------------------------------------------------ arithmetic
-@_identity("add", looks_further=False)
+@_identity("add")
 def _add(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
     return y if scope.full(x, 0) else x if scope.full(y, 0) else joined(scope, op)
