@@ -72,10 +72,11 @@ class Timing:
 class DumpTo:
     """Writes every module to `folder`: `00-input.sg`, `01-linearize.sg`, …; line one says what made it."""
 
-    folder: Path
+    folder: Path | str
 
     def __call__(self, step: Step) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
         name = step.done.name if step.done is not None else "input"
-        path = self.folder / f"{step.index:02}-{name}.sg"
+        path = folder / f"{step.index:02}-{name}.sg"
         path.write_text(f"// {step.index}: {step.title}\n{to_text(step.module)}")

@@ -139,7 +139,7 @@ class State:
     @property
     def value(self) -> Any:
         """The value now: the stored one, or inside a traced function the one that the function sees at this
-        point.
+        point. Containers in it are made anew at each read: to change one part, write the whole value back.
         """
         if not compat.is_eager():
             return self._traced_value()

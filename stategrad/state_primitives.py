@@ -174,7 +174,8 @@ def _write_now(x: Any, *, cell: CellId, **params: Any) -> Any:
 def _refuse_lowering(ctx: Any, *args: Any, cell: CellId, **params: Any) -> Any:
     raise StateError(
         f"the State {cell.name!r} is read or written under raw jax.jit, jax.export or an eager jax.lax loop, "
-        f"with no stategrad transform around{user_line()}; use stategrad.jit, stategrad.grad, …"
+        f"with no stategrad transform around{user_line()}; use stategrad.jit, stategrad.grad, …, or the "
+        "loop of the same name in stategrad (stategrad.scan, stategrad.cond, …)"
     )
 
 

@@ -242,6 +242,14 @@ def python_branch_on_a_traced_value(world):
     sg.jit(f)(1.0)
 
 
+def argnums_by_place(world):
+    sg.grad(lambda x, y: x * y, 1)(2.0, 3.0)
+
+
+def no_budget(residuals):
+    return lambda world: sg.grad(lambda x: x**2, residuals=residuals)(1.0)
+
+
 CASES: list[tuple[Callable, type[BaseException], str]] = [
     (non_scalar_loss, sg.GradientError, r"loss that loss returns must be a scalar, not f32\[2\]"),
     (loss_is_a_pair, sg.GradientError, r"must be a scalar, not \(\*, \*\).*has_aux"),
@@ -253,6 +261,11 @@ CASES: list[tuple[Callable, type[BaseException], str]] = [
     (integer_argument, sg.GradientError, r"argument 'k' is i32\[\]"),
     (unknown_state, sg.GradientError, r"State 'other', but lambda does not use it"),
     (write_only_state, sg.GradientError, r"State 'other', which loss writes before it reads it"),
+    (argnums_by_place, sg.GradientError, r"grad_states holds 1 of type int.*numbers go to argnums="),
+    (no_budget(-1), sg.GradientError, r"residuals is -1 .*expected so many bytes"),
+    (no_budget(True), sg.GradientError, r"residuals is True .*expected so many bytes"),
+    (no_budget(2.0), sg.GradientError, r"residuals is 2.0 .*or as a float from 0.0 to 1.0"),
+    (no_budget("x"), sg.GradientError, r"residuals is 'x' .*expected so many bytes"),
     (not_a_state, sg.GradientError, r"grad_states holds 3.0 of type float; expected a State"),
     (argnums_out_of_range, sg.GradientError, r"argnums names argument 2 of lambda, which was called with 1"),
     (argnums_twice, sg.GradientError, r"names an argument twice: \(0, -2\)"),

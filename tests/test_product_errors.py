@@ -67,6 +67,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "integer State": (lambda: sg.vjp(cube, 2.0, grad_states=counter()), r"the State 'count' is i32\[\]"),
     "no State": (lambda: sg.vjp(cube, 2.0, grad_states=[3.0]), "grad_states holds 3.0"),
+    "State without a tangent": (
+        lambda: sg.jvp(cube, (2.0,), (1.0,), grad_states=sg.State(1.0)),
+        r"jvp .* is given grad_states but no tangents",
+    ),
     "no State at the end": (lambda: sg.vjp(cube, 2.0, final_states=3.0), "holds 3.0"),
     "cotangent of another structure": (
         lambda: pullback()({"a": X}),

@@ -62,6 +62,11 @@ def jvp(
         NonFiniteError: with `debug_nan`, something is not finite.
         TraceError, StateError: as for `jit`.
     """
+    if grad_states is not None and state_tangents is None:
+        raise GradientError(
+            f"jvp{user_line()} is given grad_states but no tangents for them; pass state_tangents=…, in the "
+            "same container"
+        )
     states, given = _directions(grad_states, state_tangents, "jvp")
     request = Request(states, None, bool(has_aux), False, check_states, keep_units=True)
     static = Static.of(fn, static_argnums, static_argnames)

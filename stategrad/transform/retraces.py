@@ -51,7 +51,8 @@ class Retraces:
         nearest = min(self._signatures, key=lambda s: len(_differences(s, signature)), default={})
         return (
             "; ".join(_differences(nearest, signature))
-            or "a number stands in place of an array or the other way round, or JAX's settings changed"
+            or "a number of Python's stands in place of an array of that type, or the other way round, or a "
+            "setting of JAX changed"
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from stategrad.errors import GradientError
 from stategrad.graph import FlatStates, NestedStates
@@ -98,9 +99,10 @@ def _form(given: Any, found: list[State], what: str) -> Any:
     if isinstance(given, (list, tuple)):
         return _Node(type(given), (), tuple(_form(v, found, what) for v in given))
     if jax.tree.structure(given) == jax.tree.structure(0):
+        number = isinstance(given, (int, np.integer)) and what == "grad_states"
         raise GradientError(
             f"{what} holds {given!r} of type {type(given).__name__}; expected a State, or a list, "
-            "tuple, dict or Module of States"
+            f"tuple, dict or Module of States{'; argument numbers go to argnums=' if number else ''}"
         )
     leaves, tree = jax.tree.flatten(given)
     return _Node(tree.unflatten, (), (*(_form(v, found, what) for v in leaves),))
