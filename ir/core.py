@@ -9,9 +9,9 @@ Cell      a named place that is read and written: the user's state, or a shadow 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,12 +73,22 @@ class Cell:
         return f"${self.name}: {self.type}"
 
 
-class Operation:
-    """One application of a row. `effects` is worked out when the object is made.
-
-    Nothing is set afterwards: the fields are final, and the type checker holds the code to that. (A frozen
-    dataclass, which does so while running, takes three times as long to make, and a compiler makes many.)
+class _Frozen:
+    """What is set once, when the object is made, through `_set`. (Frozen dataclasses do the same, but take
+    twice as long to make, and a compiler makes many operations.)
     """
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}: passes rebuild, they change nothing")
+
+
+_set = object.__setattr__
+
+
+class Operation(_Frozen):
+    """One application of a row. `effects` is worked out when the object is made."""
 
     __slots__ = (
         "attributes",
@@ -90,6 +100,14 @@ class Operation:
         "regions",
         "results",
     )
+    opdef: "OpDef"
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+    attributes: Mapping[str, Any]
+    regions: tuple["Region", ...]
+    location: Location
+    effects: Mapping[Cell, Effect]
+    external: bool
 
     def __init__(
         self,
@@ -100,15 +118,15 @@ class Operation:
         regions: tuple["Region", ...] = (),
         location: Location = UNKNOWN,
     ) -> None:
-        self.opdef: Final = opdef
-        self.operands: Final = operands
-        self.results: Final = results
-        self.attributes: Final = attributes
-        self.regions: Final = regions
-        self.location: Final = location
-        self.effects: Final[Mapping[Cell, Effect]]
-        self.external: Final[bool]
-        self.effects, self.external = PURE if opdef.pure else opdef.effects_of(self)
+        _set(self, "opdef", opdef)
+        _set(self, "operands", operands)
+        _set(self, "results", results)
+        _set(self, "attributes", attributes)
+        _set(self, "regions", regions)
+        _set(self, "location", location)
+        effects, external = PURE if opdef.pure else opdef.effects_of(self)
+        _set(self, "effects", effects)
+        _set(self, "external", external)
 
     @property
     def name(self) -> str:
@@ -131,13 +149,13 @@ class Operation:
         return f"<{self.name} {', '.join(map(repr, self.operands))} -> {', '.join(map(repr, self.results))}>"
 
 
-class Region:
+class Region(_Frozen):
     """One block, isolated from above: it sees its parameters, its own values, and cells. `results` are what
     it yields.
 
     `locals` are cells that are zero at each entry and gone at the end. `effects`, `external`, `callees` (the
     functions that it calls, its inner regions included) and `straight` (neither inner regions nor calls) are
-    worked out when the object is made. Nothing is set afterwards, as in `Operation`.
+    worked out when the object is made.
     """
 
     __slots__ = (
@@ -151,6 +169,15 @@ class Region:
         "results",
         "straight",
     )
+    params: tuple[Value, ...]
+    operations: tuple[Operation, ...]
+    results: tuple[Value, ...]
+    locals: tuple[Cell, ...]
+    location: Location
+    effects: Mapping[Cell, Effect]
+    external: bool
+    callees: tuple["Function", ...]
+    straight: bool
 
     def __init__(
         self,
@@ -160,11 +187,11 @@ class Region:
         locals: tuple[Cell, ...] = (),
         location: Location = UNKNOWN,
     ) -> None:
-        self.params: Final = params
-        self.operations: Final = operations
-        self.results: Final = results
-        self.locals: Final = locals
-        self.location: Final = location
+        _set(self, "params", params)
+        _set(self, "operations", operations)
+        _set(self, "results", results)
+        _set(self, "locals", locals)
+        _set(self, "location", location)
         effects: dict[Cell, Effect] = {}
         callees: dict[Function, None] = {}
         external, straight = False, True
@@ -180,10 +207,10 @@ class Region:
                 effects[cell] = effect if known is None or known == effect else known | effect
         for cell in locals:
             effects.pop(cell, None)
-        self.effects: Final[Mapping[Cell, Effect]] = effects or NO_EFFECTS
-        self.external: Final = external
-        self.callees: Final = tuple(callees)
-        self.straight: Final = straight and not callees
+        _set(self, "effects", effects or NO_EFFECTS)
+        _set(self, "external", external)
+        _set(self, "callees", tuple(callees))
+        _set(self, "straight", straight and not callees)
 
     @property
     def changed(self) -> frozenset[Cell]:

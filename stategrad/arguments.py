@@ -26,11 +26,11 @@ class Hidden:
         self.value = value
 
     def tree_flatten(self) -> tuple[tuple[()], Any]:
-        return (), self.value
+        return (), (type(self.value), self.value)  # 1 is not 1.0
 
     @classmethod
-    def tree_unflatten(cls, value: Any, leaves: Any) -> "Hidden":
-        return cls(value)
+    def tree_unflatten(cls, fixed: Any, leaves: Any) -> "Hidden":
+        return cls(fixed[1])
 
 
 def shown(arguments: Any) -> Any:

@@ -6,13 +6,17 @@ before each call, whether all of them are still what they were. What is read by 
 with a name made at run time, a random number of Python's) is not seen.
 """
 
+import builtins
 import dis
 import functools
 import sys
 import sysconfig
 import weakref
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from operator import is_
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -48,15 +52,20 @@ class Guards:
         self.items: list[tuple[Mapping[Any, Any], Any, Any]] = []
         self.sequences: list[tuple[Any, tuple[Any, ...]]] = []
         self.sets: list[tuple[Any, frozenset[Any]]] = []
-        self.sizes: list[tuple[Any, int]] = []
+        self.orders: list[tuple[dict[Any, Any], list[Any]]] = []
+        self.absent: list[tuple[Any, frozenset[str], str]] = []
         self.arrays: list[ArrayGuard] = []
         self.defaults: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self.module_items: list[tuple[Mapping[Any, Any], Any, Any]] = []
+        self.module_absent: list[tuple[Any, frozenset[str], str]] = []
         self.states: list[tuple[State, Structure]] = []
         self.epoch = Epochs.attributes
         self._names: dict[tuple[int, Any], str] = {}
         self._seen: dict[int, Any] = {}
         self._weak: Any = None
+        self._loaded: set[str] = set()
+        self._methods: list[tuple[Mapping[str, Any], str, Any, str]] = []
+        self._owners: list[tuple[list[Any], Any, str]] = []
 
     @staticmethod
     def of(fn: Callable[..., Any], weakly: bool = False) -> "Guards":
@@ -64,6 +73,7 @@ class Guards:
         found = Guards()
         found._weak = fn if weakly else None
         found._enter(fn, getattr(fn, "__name__", "the function"))
+        found._watch_names()
         if weakly:
             found._weak = None
             found._seen.clear()
@@ -79,7 +89,13 @@ class Guards:
         """What `hold` does. It runs at every call and compares dozens of values, so it is compiled: one
         expression without a loop, about a third of the time of the loops that it stands for.
         """
-        names: dict[str, Any] = {"same": _same, "guards": self, "Epochs": Epochs}
+        names: dict[str, Any] = {
+            "same": _same,
+            "same_items": _same_items,
+            "is_": is_,
+            "guards": self,
+            "Epochs": Epochs,
+        }
         terms = ["(guards.epoch == Epochs.attributes or guards.broken() is None)", *self._terms(names)]
         return eval(f"lambda: {' and '.join(terms)}", names)
 
@@ -95,18 +111,22 @@ class Guards:
             now, before = f"{named(container.get)}({named(key)}, {named(_MISSING)})", named(value)
             yield f"({now} is {before} or same({now}, {before}))"
         for sequence, values in self.sequences:
-            if all(type(x).__eq__ is object.__eq__ for x in values):  # then equal means identical
-                yield f"{named(sequence)} == {named(list(values))}"
-            else:
-                yield f"same(tuple({named(sequence)}), {named(values)})"
-        for container, size in self.sizes:
-            yield f"len({named(container)}) == {size}"
+            now, before = named(sequence), named(values)
+            yield f"len({now}) == {len(values)}"
+            yield f"(all(map(is_, {now}, {before})) or same(tuple({now}), {before}))"
+        for container, keys in self.orders:
+            yield f"[*{named(container)}] == {named(keys)}"
+        for keys, those, _ in self.absent:
+            yield f"{named(keys.isdisjoint)}({named(those)})"
         for container, members in self.sets:
             yield f"{named(container)} == {named(members)}"
         for fn, code, defaults, keywords in self.defaults:
             fn = named(fn)
             yield f"{fn}.__code__ is {named(code)} and {fn}.__defaults__ is {named(defaults)}"
-            yield f"{fn}.__kwdefaults__ {'is' if keywords is None else '=='} {named(keywords)}"
+            if keywords is None:
+                yield f"{fn}.__kwdefaults__ is None"
+            else:
+                yield f"same_items({fn}.__kwdefaults__, {named(keywords)})"
         for guard in self.arrays:
             yield f"{named(guard.holds)}()"
 
@@ -123,11 +143,18 @@ class Guards:
         for sequence, values in self.sequences:
             if len(sequence) != len(values) or not all(map(_same, sequence, values)):
                 return f"{self._name(sequence, None)} changed from {_shown(values)} to {_shown(sequence)}"
-        for container, before in (*self.sizes, *self.sets):
-            if (container if isinstance(before, frozenset) else len(container)) != before:
+        for container, before in (*self.orders, *self.sets):
+            if ([*container] if isinstance(before, list) else container) != before:
                 return f"{self._name(container, None)} changed"
+        for keys, those, name in (*self.absent, *self.module_absent):
+            if not keys.isdisjoint(those):
+                return f"{name} has got the attribute {min(those.intersection(keys))!r}"
         for fn, code, defaults, keywords in self.defaults:
-            if fn.__code__ is not code or fn.__defaults__ != defaults or fn.__kwdefaults__ != keywords:
+            if (
+                fn.__code__ is not code
+                or fn.__defaults__ is not defaults
+                or not _same_items(fn.__kwdefaults__ or {}, keywords or {})
+            ):
                 return f"the code or the defaults of {fn.__name__} changed"
         for guard in self.arrays:
             if not guard.holds():
@@ -158,13 +185,13 @@ class Guards:
         elif isinstance(value, np.ndarray):
             self.arrays.append(ArrayGuard(value))
             self._names[id(value), None] = name
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, deque, bytearray, array)):
             self._sequence(value, name)
         elif isinstance(value, (set, frozenset)):
             self.sets.append((value, frozenset(value)))
             self._names[id(value), None] = f"the set {name!r}"
         elif isinstance(value, dict):
-            self.sizes.append((value, len(value)))
+            self.orders.append((value, [*value]))
             self._names[id(value), None] = f"the dict {name!r}"
             self._mapping(value, name, self.items, "{}[{!r}]")
         elif isinstance(value, type):
@@ -181,6 +208,7 @@ class Guards:
             self._enter(wrapped, name)
         if not _is_users(fn.__code__.co_filename):
             return
+        self._loaded |= _loaded(fn.__code__)
         held: Any = weakref.proxy(fn) if fn is self._weak else fn
         self.defaults.append((held, fn.__code__, fn.__defaults__, dict(fn.__kwdefaults__ or {}) or None))
         for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
@@ -205,6 +233,8 @@ class Guards:
         name, *attributes = chain
         value = namespace.get(name, _MISSING)
         if value is _MISSING:
+            if not hasattr(builtins, name):
+                self._item(self.items, namespace, name, value, f"the global {name!r}")
             return
         if not isinstance(value, ModuleType):
             self._item(self.items, namespace, name, value, f"the global {name!r}")
@@ -218,7 +248,7 @@ class Guards:
             self._names[id(container), key] = name
 
     def _sequence(self, value: Any, name: str) -> None:
-        if isinstance(value, list):
+        if not isinstance(value, tuple):
             self.sequences.append((value, tuple(value)))
             self._names[id(value), None] = f"the list {name!r}"
         for i, part in enumerate(value):
@@ -236,18 +266,35 @@ class Guards:
             return
         for base in cls.__mro__[1:]:
             self._enter(base, base.__name__)
-        for key, part in vars(cls).items():
+        attributes = cls.__dict__  # alive
+        self._seen[id(attributes)] = attributes
+        self._owners.append((self.absent, attributes, name))
+        for key, part in attributes.items():
             inner = part
             if isinstance(part, (staticmethod, classmethod, property)):
                 inner = part.fget if isinstance(part, property) else part.__func__
             if isinstance(inner, FunctionType):
                 self._enter(inner, f"{cls.__name__}.{key}")
+                self._methods.append((attributes, key, part, f"the method {cls.__name__}.{key}"))
             elif not key.startswith("__"):
-                self._item(self.items, _Attributes(cls), key, part, f"the attribute {name}.{key}")
+                self._item(self.items, attributes, key, part, f"the attribute {name}.{key}")
+
+    def _watch_names(self) -> None:
+        """Of methods, those are watched that code loads by name; and where code loads an attribute by a name
+        that an object or class does not have, that it gets none.
+        """
+        for attributes, key, part, name in self._methods:
+            if key in self._loaded or key == "__call__":
+                self._item(self.items, attributes, key, part, name)
+        for into, attributes, name in self._owners:
+            missing = frozenset(self._loaded.difference(attributes))
+            if missing:
+                into.append((attributes.keys(), missing, name))
 
     def _object(self, value: Any, name: str) -> None:
         """An instance: the attributes of a Module are watched together, those of others one by one."""
-        for part in (getattr(value, "__wrapped__", None), *getattr(value, "also_reads", ())):
+        own = getattr(value, "__dict__", None)
+        for part in (own.get("__wrapped__"), *own.get("also_reads", ())) if own else ():
             if part is not None:
                 self._enter(part, name)
         for cls in type(value).__mro__:
@@ -260,20 +307,10 @@ class Guards:
             or isinstance(value, SimpleNamespace)
             or _is_users(getattr(module, "__file__", None) or "")
         ):
-            self._mapping(getattr(value, "__dict__", {}), name, into, "{}.{}")
+            if own is not None:
+                self._mapping(own, name, into, "{}.{}")
+                self._owners.append((self.module_absent if counted else self.absent, own, name))
             self._mapping(_Slots(value), name, self.items, "{}.{}")
-
-
-class _Attributes:
-    """The attributes of a class as a mapping that is alive: `vars(cls)` is another object at each call."""
-
-    __slots__ = ("_cls",)
-
-    def __init__(self, cls: type) -> None:
-        self._cls = cls
-
-    def get(self, key: str, default: Any) -> Any:
-        return self._cls.__dict__.get(key, default)
 
 
 class _Slots:
@@ -290,7 +327,7 @@ class _Slots:
     def items(self) -> Iterator[tuple[str, Any]]:
         for cls in type(self._owner).__mro__:
             for key, part in vars(cls).items():
-                if isinstance(part, MemberDescriptorType):
+                if isinstance(part, MemberDescriptorType) and not key.startswith("__"):
                     yield key, self.get(key, _MISSING)
 
 
@@ -303,6 +340,13 @@ def _is_users(file: str) -> bool:
 def _libraries() -> tuple[str, ...]:
     """Where Python's own modules and installed ones lie; asking takes milliseconds."""
     return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+@functools.cache
+def _loaded(code: CodeType) -> frozenset[str]:
+    """The names that code and the functions inside it load from modules and objects."""
+    inner = (_loaded(each) for each in code.co_consts if isinstance(each, CodeType))
+    return frozenset(code.co_names).union(*inner)
 
 
 @functools.cache
@@ -334,8 +378,16 @@ def _same(now: Any, before: Any) -> bool:
     if type(now) is not type(before):
         return False
     if isinstance(now, _SCALARS):
-        return now == before or (now != now and before != before)
+        if now == before:
+            return bool(now) or repr(now) == repr(before)  # 0.0 is not -0.0
+        return now != now and before != before
     return isinstance(now, tuple) and len(now) == len(before) and all(map(_same, now, before))
+
+
+def _same_items(now: Mapping[Any, Any] | None, before: Mapping[Any, Any]) -> bool:
+    return (
+        now is not None and now.keys() == before.keys() and all(_same(now[key], before[key]) for key in now)
+    )
 
 
 def _shown(value: Any) -> str:

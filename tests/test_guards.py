@@ -1,5 +1,7 @@
 """A compiled function never uses an old Python value: what it reads is guarded."""
 
+import array
+import collections
 import dataclasses
 import types
 
@@ -261,3 +263,109 @@ def test_a_trace_that_fails_leaves_no_body_to_later_ones():
         sg.jit(lambda x: loss(x))(1.0)
     flag.update(rate=3.0, fail=False)
     assert sg.jit(lambda x: loss(x))(1.0) == 3.0
+
+
+class Quiet(sg.nn.Module):
+    training = True
+
+    def __init__(self):
+        self.factor = sg.ParamState(2.0)
+
+    def __call__(self, x):
+        return x * self.factor.value if self.training else x * 0
+
+
+def test_an_attribute_that_comes_to_stand_before_that_of_the_class():
+    module, config = Quiet(), types.SimpleNamespace()
+    compiled = sg.jit(module)
+    assert compiled(1.0) == 2.0
+    module.training = False
+    assert compiled(1.0) == 0.0
+
+    g = sg.grad(lambda x: x * config.rate if hasattr(config, "rate") else x)
+    assert g(1.0) == 1.0
+    config.rate = 3.0
+    assert g(1.0) == 3.0
+    assert "config has got the attribute 'rate'" in g.explain()
+
+
+def test_methods_and_attributes_of_classes():
+    class Base:
+        scale = 1.0
+
+        def act(self, x):
+            return x
+
+    class Derived(Base):
+        pass
+
+    it = Derived()
+    f = sg.jit(lambda x: it.act(x) * it.scale)
+    assert f(2.0) == 2.0
+    Derived.scale = 3.0
+    assert f(2.0) == 6.0
+    Base.act = lambda self, x: x * 10
+    assert f(2.0) == 60.0
+    it.act = lambda x: -x
+    assert f(2.0) == -6.0
+
+
+def test_a_global_that_is_defined_later(monkeypatch):
+    def f(x):
+        try:
+            return x * LATER
+        except NameError:
+            return x
+
+    compiled = sg.jit(f)
+    assert compiled(1.0) == 1.0
+    monkeypatch.setitem(globals(), "LATER", 5.0)
+    assert compiled(1.0) == 5.0
+
+
+def test_static_arguments_are_told_apart_by_type():
+    def f(x, n):
+        return x * (2 if isinstance(n, bool) else 3 if isinstance(n, int) else 5)
+
+    compiled = sg.jit(f, static_argnums=1)
+    assert [float(compiled(1.0, n)) for n in (1, 1.0, True)] == [3.0, 5.0, 2.0]
+
+
+def test_arrays_in_the_place_of_other_members_and_defaults():
+    cache = [None]
+    f = sg.jit(lambda x: x if cache[0] is None else x * cache[0])
+    f(2.0)
+    cache[0] = np.arange(3.0)
+    assert f(2.0).tolist() == [0.0, 2.0, 4.0]
+
+    def g(x, *, k=np.ones(2)):  # noqa: B008 (that is the point)
+        return x * k
+
+    compiled = sg.jit(g)
+    compiled(6.0)
+    g.__kwdefaults__ = {"k": np.zeros(2)}
+    assert compiled(6.0).tolist() == [0.0, 0.0]
+
+
+def test_the_sign_of_zero_and_the_order_of_a_dict():
+    sign, table = 0.0, {"a": 1.0, "b": 2.0}
+
+    def f(x):
+        for key, value in table.items():
+            x = x * value + (1 if key == "a" else 5)
+        return jnp.copysign(x, sign)
+
+    compiled = sg.jit(f)
+    assert compiled(2.0) == 11.0
+    table["a"] = table.pop("a")
+    assert compiled(2.0) == 10.0
+    sign = -0.0
+    assert compiled(2.0) == -10.0
+
+
+def test_other_containers_that_change_in_place():
+    for held in (collections.deque([1.0, 2.0]), bytearray(b"\x01"), array.array("d", [1.0])):
+        f = sg.jit(lambda x, held=held: x * held[0])
+        assert f(2.0) == 2.0
+        held[0] = 5
+        assert f(2.0) == 10.0

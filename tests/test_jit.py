@@ -177,3 +177,18 @@ def test_a_value_of_a_finished_trace_is_refused():
     sg.jit(lambda x: leaked.append(x))(jnp.ones(2))
     with pytest.raises(sg.StateError, match="'w' is given a value of a trace that is over"):
         w.value = leaked[0]
+
+
+def test_a_donating_call_under_debug_nans_leaves_states_as_they_were():
+    total = sg.State(jnp.ones(3), name="total")
+
+    @sg.jit
+    def add(x):
+        total.value = total.value + x
+        return jnp.sum(total.value)
+
+    add(1.0)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        add(jnp.nan)
+    assert total.value.tolist() == [2.0] * 3
+    assert add(1.0) == 9.0

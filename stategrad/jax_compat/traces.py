@@ -86,6 +86,11 @@ def jit_is_disabled() -> bool:
     return config.disable_jit.value
 
 
+def checks_values() -> bool:
+    """Whether JAX looks for NaN or infinities in what compiled functions give, and runs them again."""
+    return config.debug_nans.value or config.debug_infs.value
+
+
 def leak_checking() -> bool:
     """Whether JAX checks for leaked tracers."""
     return config.check_tracer_leaks.value

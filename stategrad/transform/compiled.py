@@ -5,6 +5,7 @@ They hold no State and no array: a function that is gone takes what it closed ov
 
 import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -86,6 +87,11 @@ class Compiled:
         self.signature, self._types = signature, entry.types
         name = self.program.function.name
         self.jitted = jax.jit(_named(self._run, name), donate_argnums=(0,) if self.donates else ())
+
+    @cached_property
+    def undonated(self) -> Any:
+        """As `jitted`, but the operands stay as they are."""
+        return jax.jit(_named(self._run, self.program.function.name))
 
     def _run(self, given: list[Any], read: list[Any], args: Any, kwargs: Any) -> tuple[list[Any], list[Any]]:
         """What jax.jit traces. All containers are built in: JAX makes them in C++, without a bytecode in

@@ -62,11 +62,6 @@ def jvp(
         NonFiniteError: with `debug_nan`, something is not finite.
         TraceError, StateError: as for `jit`.
     """
-    if grad_states is not None and state_tangents is None:
-        raise GradientError(
-            f"jvp{user_line()} is given grad_states but no tangents for them; pass state_tangents=…, in the "
-            "same container"
-        )
     states, given = _directions(grad_states, state_tangents, "jvp")
     request = Request(states, None, bool(has_aux), False, check_states, keep_units=True)
     static = Static.of(fn, static_argnums, static_argnames)
@@ -142,6 +137,11 @@ def _directions(grad_states: Any, state_tangents: Any, name: str) -> tuple[Wante
     if isinstance(state_tangents, Mapping) and any(isinstance(key, State) for key in state_tangents):
         return WantedStates.of(list(state_tangents)), list(state_tangents.values())
     states = WantedStates.of(grad_states)
+    if name == "jvp" and states is not None and state_tangents is None:
+        raise GradientError(
+            f"jvp{user_line()} is given grad_states but no tangents for them; pass state_tangents=…, in the "
+            "same container"
+        )
     if states is None and state_tangents is not None:
         raise GradientError(
             f"{name}{user_line()} is given state_tangents but not their States; name them in grad_states=…, "

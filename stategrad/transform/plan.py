@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from stategrad import jax_compat as compat
 from stategrad.state import Epochs, Slot
 from stategrad.trace import Retyped, Traced
 
@@ -61,7 +62,11 @@ class Plan:
             self._renew()
         read = [s.array for s in self.read] if self.read else _NOTHING
         operands = ([s.array for s in self.given], read, *args)
-        jitted = partial(self.jitted, **kwargs) if kwargs else self.jitted
+        jitted = self.jitted
+        if self.given and compat.checks_values() and jitted is self.compiled.jitted:
+            jitted = self.compiled.undonated  # JAX runs it again on the same arrays when it finds a NaN
+        if kwargs:
+            jitted = partial(jitted, **kwargs)
         written = results = None
         try:
             # Python looks for interrupts after calls that it makes, not after those of starmap: none comes
