@@ -7,7 +7,6 @@ with a name made at run time, a random number of Python's) is not seen.
 """
 
 import builtins
-import dis
 import functools
 import sys
 import sysconfig
@@ -16,7 +15,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from operator import is_
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -32,6 +30,7 @@ import jax
 import numpy as np
 
 from .array_guard import ArrayGuard
+from .code_reads import global_reads, loaded
 from .state import Epochs, State
 from .structure import Structure
 from .user_frame import is_user_file
@@ -54,6 +53,7 @@ class Guards:
         self.sets: list[tuple[Any, frozenset[Any]]] = []
         self.orders: list[tuple[dict[Any, Any], list[Any]]] = []
         self.absent: list[tuple[Any, frozenset[str], str]] = []
+        self.class_absent: list[tuple[Any, frozenset[str], str]] = []
         self.arrays: list[ArrayGuard] = []
         self.defaults: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self.module_items: list[tuple[Mapping[Any, Any], Any, Any]] = []
@@ -92,7 +92,7 @@ class Guards:
         names: dict[str, Any] = {
             "same": _same,
             "same_items": _same_items,
-            "is_": is_,
+            "same_objects": _same_objects,
             "guards": self,
             "Epochs": Epochs,
         }
@@ -111,21 +111,27 @@ class Guards:
             now, before = f"{named(container.get)}({named(key)}, {named(_MISSING)})", named(value)
             yield f"({now} is {before} or same({now}, {before}))"
         for sequence, values in self.sequences:
-            now, before = named(sequence), named(values)
-            yield f"len({now}) == {len(values)}"
-            yield f"(all(map(is_, {now}, {before})) or same(tuple({now}), {before}))"
+            now = named(sequence)
+            if type(sequence) is list and all(type(x).__eq__ is object.__eq__ for x in values):
+                yield f"same_objects({now}, {named(list(values))})"
+            else:
+                yield f"same(tuple({now}), {named(values)})"
         for container, keys in self.orders:
             yield f"[*{named(container)}] == {named(keys)}"
         for keys, those, _ in self.absent:
             yield f"{named(keys.isdisjoint)}({named(those)})"
+        for keys, those, _ in self.class_absent:  # classes get attributes, and hardly ever lose one
+            yield f"(len({named(keys)}) == {len(keys)} or {named(keys.isdisjoint)}({named(those)}))"
         for container, members in self.sets:
             yield f"{named(container)} == {named(members)}"
         for fn, code, defaults, keywords in self.defaults:
             fn = named(fn)
-            yield f"{fn}.__code__ is {named(code)} and {fn}.__defaults__ is {named(defaults)}"
-            if keywords is None:
+            yield f"{fn}.__code__ is {named(code)}"
+            if code.co_argcount:
+                yield f"{fn}.__defaults__ is {named(defaults)}"
+            if code.co_kwonlyargcount and keywords is None:
                 yield f"{fn}.__kwdefaults__ is None"
-            else:
+            elif code.co_kwonlyargcount:
                 yield f"same_items({fn}.__kwdefaults__, {named(keywords)})"
         for guard in self.arrays:
             yield f"{named(guard.holds)}()"
@@ -146,7 +152,7 @@ class Guards:
         for container, before in (*self.orders, *self.sets):
             if ([*container] if isinstance(before, list) else container) != before:
                 return f"{self._name(container, None)} changed"
-        for keys, those, name in (*self.absent, *self.module_absent):
+        for keys, those, name in (*self.absent, *self.class_absent, *self.module_absent):
             if not keys.isdisjoint(those):
                 return f"{name} has got the attribute {min(those.intersection(keys))!r}"
         for fn, code, defaults, keywords in self.defaults:
@@ -208,14 +214,14 @@ class Guards:
             self._enter(wrapped, name)
         if not _is_users(fn.__code__.co_filename):
             return
-        self._loaded |= _loaded(fn.__code__)
+        self._loaded |= loaded(fn.__code__)
         held: Any = weakref.proxy(fn) if fn is self._weak else fn
         self.defaults.append((held, fn.__code__, fn.__defaults__, dict(fn.__kwdefaults__ or {}) or None))
         for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
             self._enter(default, f"a default of {name}")
         for free, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
             self._closure(cell, free)
-        for chain in _global_reads(fn.__code__):
+        for chain in global_reads(fn.__code__):
             self._global(fn.__globals__, chain)
 
     def _closure(self, cell: Any, name: str) -> None:
@@ -268,12 +274,12 @@ class Guards:
             self._enter(base, base.__name__)
         attributes = cls.__dict__  # alive
         self._seen[id(attributes)] = attributes
-        self._owners.append((self.absent, attributes, name))
+        self._owners.append((self.class_absent, attributes, name))
         for key, part in attributes.items():
             inner = part
             if isinstance(part, (staticmethod, classmethod, property)):
                 inner = part.fget if isinstance(part, property) else part.__func__
-            if isinstance(inner, FunctionType):
+            if isinstance(inner, FunctionType) and _is_written(inner):
                 self._enter(inner, f"{cls.__name__}.{key}")
                 self._methods.append((attributes, key, part, f"the method {cls.__name__}.{key}"))
             elif not key.startswith("__"):
@@ -331,6 +337,11 @@ class _Slots:
                     yield key, self.get(key, _MISSING)
 
 
+def _is_written(method: FunctionType) -> bool:
+    """Whether somebody has written a method: those that dataclasses make read nothing that changes."""
+    return method.__code__.co_filename != "<string>" or not method.__name__.startswith("__")
+
+
 @functools.cache
 def _is_users(file: str) -> bool:
     return is_user_file(file) and not file.startswith(_libraries())
@@ -340,36 +351,6 @@ def _is_users(file: str) -> bool:
 def _libraries() -> tuple[str, ...]:
     """Where Python's own modules and installed ones lie; asking takes milliseconds."""
     return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-@functools.cache
-def _loaded(code: CodeType) -> frozenset[str]:
-    """The names that code and the functions inside it load from modules and objects."""
-    inner = (_loaded(each) for each in code.co_consts if isinstance(each, CodeType))
-    return frozenset(code.co_names).union(*inner)
-
-
-@functools.cache
-def _global_reads(code: CodeType) -> tuple[tuple[str, ...], ...]:
-    """The globals that code and the functions inside it load, each with the attributes taken from it."""
-    return tuple(dict.fromkeys(_reads(code)))
-
-
-def _reads(code: CodeType) -> Iterator[tuple[str, ...]]:
-    chain: tuple[str, ...] = ()
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            if chain:
-                yield chain
-            chain = (instruction.argval,)
-        elif chain and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            chain = (*chain, instruction.argval)
-        elif chain and instruction.opname != "CACHE":
-            yield chain
-            chain = ()
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _global_reads(constant)
 
 
 def _same(now: Any, before: Any) -> bool:
@@ -382,6 +363,14 @@ def _same(now: Any, before: Any) -> bool:
             return bool(now) or repr(now) == repr(before)  # 0.0 is not -0.0
         return now != now and before != before
     return isinstance(now, tuple) and len(now) == len(before) and all(map(_same, now, before))
+
+
+def _same_objects(now: list[Any], before: list[Any]) -> bool:
+    """Whether a list holds the same objects, all of classes whose equality is identity."""
+    try:
+        return now == before
+    except Exception:  # something else has come in, such as an array, that compares in its own way
+        return False
 
 
 def _same_items(now: Mapping[Any, Any] | None, before: Mapping[Any, Any]) -> bool:

@@ -251,7 +251,7 @@ def test_each_donation_gives_the_arrays_back():
 
 def test_an_interrupted_first_call_does_not_slow_down_the_next():
     def f(x):
-        return x * 2
+        return x * 2 - 0.125  # no other test has this program
 
     g, ran = sg.jit(f), []
     bind = sg.transform.compiled.Compiled._run
@@ -267,7 +267,7 @@ def test_an_interrupted_first_call_does_not_slow_down_the_next():
         with pytest.raises(KeyboardInterrupt):
             g(2.0)
         for _ in range(3):
-            assert g(2.0) == 4.0
+            assert g(2.0) == 3.875
     assert len(ran) == 2, "the program is compiled again, and then runs without Python"
 
 
