@@ -1,7 +1,7 @@
 """Dispatch: what a call costs when the arithmetic is next to nothing."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,15 +13,20 @@ from .models import Model, many, mlp
 from .table import Row, Table
 
 NOTE = "Dispatch is synchronous on CPU: asynchronous clocks do not add up."
+_STEPS = "A compiled step that writes its parameters back"
+_LARGE = f"{NOTE} Without other libraries, which take minutes to compile it."
 
 
 def run(effort: Effort) -> list[Table]:
     """Steps, gradients, and a gradient without `jit`."""
-    models = [mlp(2, 4, 4), *[many(n) for n in effort.pick((200, 1000), (8,))]]
-    models.append(mlp(effort.pick(100, 3), 8))
+    models = [mlp(2, 4, 4), many(effort.pick(200, 8)), mlp(effort.pick(100, 3), 8)]
+    largest = [many(1000)] if not effort.tiny else []
     with synchronous():
+        steps = [Table(_STEPS, _steps(models, effort, peers()), note=NOTE)]
+        if largest:
+            steps.append(Table("The same with 1000 arrays", _steps(largest, effort, []), note=_LARGE))
         return [
-            Table("A compiled step that writes its parameters back", _steps(models, effort), note=NOTE),
+            *steps,
             Table("A compiled gradient, nothing written", _gradients(models, effort), note=NOTE),
             Table("`grad` called without `jit`, against `jax.jit(jax.grad)`", _uncompiled(effort), note=NOTE),
         ]
@@ -38,8 +43,9 @@ def synchronous() -> Iterator[None]:
         jax.config.update("jax_cpu_enable_async_dispatch", before)
 
 
-def _steps(models: list[Model], effort: Effort) -> tuple[Row, ...]:
-    return tuple(Row(m.name, compare(_step_makers(m), BASELINE, effort), must=1.10) for m in models)
+def _steps(models: list[Model], effort: Effort, others: Sequence[Library]) -> tuple[Row, ...]:
+    makers = [(m.name, _step_makers(m, others)) for m in models]
+    return tuple(Row(name, compare(each, BASELINE, effort), must=1.10) for name, each in makers)
 
 
 def _gradients(models: list[Model], effort: Effort) -> tuple[Row, ...]:
@@ -53,7 +59,7 @@ def _uncompiled(effort: Effort) -> tuple[Row, ...]:
     return (Row(model.name, compare(makers, BASELINE, effort), must=1.5),)
 
 
-def _step_makers(model: Model) -> dict[str, Any]:
+def _step_makers(model: Model, others: Sequence[Library]) -> dict[str, Any]:
     step = JaxKept().step(model)
     truth = (step.call(), step.call(), step.values())
 
@@ -62,4 +68,4 @@ def _step_makers(model: Model) -> dict[str, Any]:
         check_equal((step.call(), step.call(), step.values()), truth, model.name)
         return step.call
 
-    return {library.name: partial(make, library) for library in (Jax(), JaxKept(), Stategrad(), *peers())}
+    return {library.name: partial(make, library) for library in (Jax(), JaxKept(), Stategrad(), *others)}
