@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import gc
 import pickle
+import sys
 import weakref
 
 import jax
@@ -160,7 +161,12 @@ def test_one_function_for_each_object():
     one.step(1.0), one.step(1.0), two.step(1.0)
     assert (one.n.value, two.n.value) == (2, 1)
     assert one.step.explain().count("\n") == 0  # traced once
-    assert Stepper.named(1.0) == 8.0 and Stepper.plain(1.0) == 2.0 and one.plain(1.0) == 2.0
+    assert Stepper.plain(1.0) == 2.0 and one.plain(1.0) == 2.0
+    if sys.version_info < (3, 13):
+        assert Stepper.named(1.0) == 8.0
+    else:  # Python hands the class to what `classmethod` wraps, as an argument; jax.jit has it there too
+        with pytest.raises(sg.TraceError, match="argument 'cls' of named"):
+            Stepper.named(1.0)
     assert list(one.states()) == [("n",)] and repr(one) == repr(two)
 
 
