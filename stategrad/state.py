@@ -21,34 +21,25 @@ LOCK = threading.RLock()
 """
 
 
-class Locked:
-    """Holds `LOCK`, as `with LOCKED:`, where the caller may be a host callback of a call that runs.
+def refuse_in_callbacks() -> None:
+    """To be called before `with LOCK:`, where the caller may be a host callback of a call that runs.
+
+    The lock itself is taken by `with` alone: in a method of Python's that took it, an interrupt could come
+    between the taking and the block, and nobody would let go of it any more.
 
     Raises:
         StateError: in a thread that Python did not start, while a call runs. That is a host callback, for
             which this call may be waiting: it must not wait for the call.
     """
-
-    def __enter__(self) -> None:
-        self.take()
-
-    @staticmethod
-    def take() -> None:
-        """Takes `LOCK`; whoever does must release it."""
-        if not LOCK.acquire(blocking=False):
-            if isinstance(threading.current_thread(), threading._DummyThread):
-                raise StateError(
-                    f"a State is read or written, or a function of stategrad is called, in a host callback"
-                    f"{user_line()} while a call on States runs; give the callback what it needs as an "
-                    "argument, and return what is to be written"
-                )
-            LOCK.acquire()
-
-    def __exit__(self, *raised: object) -> None:
-        LOCK.release()
-
-
-LOCKED = Locked()
+    if not isinstance(threading.current_thread(), threading._DummyThread):
+        return
+    if not LOCK.acquire(blocking=False):
+        raise StateError(
+            f"a State is read or written, or a function of stategrad is called, in a host callback"
+            f"{user_line()} while a call on States runs; give the callback what it needs as an "
+            "argument, and return what is to be written"
+        )
+    LOCK.release()
 
 
 class Slot:
@@ -184,7 +175,8 @@ class State:
 
     def store(self, structure: Structure, arrays: Sequence[Any], exclusive: bool = False) -> None:
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
-        with LOCKED:
+        refuse_in_callbacks()
+        with LOCK:
             Epochs.sharing += 1
             slots = self._stored.slots
             if slots is None or structure != self._stored.structure or self.cell.local:
@@ -374,7 +366,8 @@ class ParamState(State):
 
 def _hand_out(slot: Slot) -> Any:
     if slot.exclusive:
-        with LOCKED:
+        refuse_in_callbacks()
+        with LOCK:
             slot.exclusive = False
             Epochs.sharing += 1
     return slot.array

@@ -7,7 +7,7 @@ import jax
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
-from stategrad.state import LOCKED, Epochs
+from stategrad.state import LOCK, Epochs, refuse_in_callbacks
 from stategrad.trace import Leaf, Retyped, trace
 
 from .planning import plan_of
@@ -29,7 +29,8 @@ def run(fn: Callable[..., Any], *args: Any, debug_nan: bool = False) -> Any:
         refuse_under_trace(function_name(fn))
     elif not compat.is_eager() or compat.jit_is_disabled():
         return fn(*args)
-    with LOCKED:
+    refuse_in_callbacks()
+    with LOCK:
         plan = plan_of(trace(fn, args, {}), AsIs(), args, {}, watched=debug_nan)
         return plan.call(args, {})
 

@@ -9,7 +9,7 @@ from stategrad.arguments import argument_names, check_leaves, function_name
 from stategrad.errors import NonFiniteError
 from stategrad.guards import Guards
 from stategrad.jax_compat import EAGER, NOW
-from stategrad.state import LOCK, Locked
+from stategrad.state import LOCK, refuse_in_callbacks
 from stategrad.state_primitives import thread
 from stategrad.trace import trace
 
@@ -91,19 +91,17 @@ class Engine:
             return self._under_trace(args, kwargs)
         if self._has_static:
             args, kwargs = self.static.hide(args, kwargs)
-        if not LOCK.acquire(False):
-            Locked.take()
-        try:
-            if self._same_as_before():
-                return self._call_again(args, kwargs)
-            return self._call_other(args, kwargs)
-        except Mismatch:
-            return self._call_other(args, kwargs)
-        except TypeError:
-            self._check(args, kwargs)
-            raise
-        finally:
-            LOCK.release()
+        refuse_in_callbacks()
+        with LOCK:
+            try:
+                if self._same_as_before():
+                    return self._call_again(args, kwargs)
+                return self._call_other(args, kwargs)
+            except Mismatch:
+                return self._call_other(args, kwargs)
+            except TypeError:
+                self._check(args, kwargs)
+                raise
 
     def stage(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Staged:
         """Traces `fn` on these arguments (static ones hidden) and runs the passes."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stategrad.errors import GradientError
-from stategrad.state import LOCKED, State
+from stategrad.state import LOCK, State, refuse_in_callbacks
 from stategrad.user_frame import user_line
 
 from .parts import Place, StateParts, distinct
@@ -66,7 +66,8 @@ def jvp(
     request = Request(states, None, bool(has_aux), False, check_states, keep_units=True)
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "jvp")
-    with LOCKED:
+    refuse_in_callbacks()
+    with LOCK:
         point = point_at(fn, primals, kwargs, static, request, final_states)
         active, arrays = _direction(point, tangents, states, given, "jvp")
         outputs = point.outputs
@@ -118,7 +119,8 @@ def hvp(
     states, given = _directions(grad_states, state_tangents, "hvp")
     static = Static.of(fn, static_argnums, static_argnames)
     primals = _checked_primals(primals, "hvp")
-    with LOCKED:
+    refuse_in_callbacks()
+    with LOCK:
         point = point_at(fn, primals, kwargs, static, request)
         point.selection.check_scalar()
         Request(states, None, check_states=check_states, keep_units=True).select(point.traced)

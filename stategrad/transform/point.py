@@ -13,7 +13,7 @@ from stategrad.backend import Program
 from stategrad.ir import Cell, Names, Type, to_text
 from stategrad.ir.record import record
 from stategrad.nonfinite import Trip
-from stategrad.state import LOCKED, Epochs, State
+from stategrad.state import LOCK, Epochs, State, refuse_in_callbacks
 from stategrad.structure import Structure
 from stategrad.trace import Leaf, Traced, trace
 
@@ -88,7 +88,8 @@ class Point:
             GradientError: what is asked for has no derivative, or the function does not depend on it.
             TraceError, StateError: as for `trace`.
         """
-        with LOCKED:
+        refuse_in_callbacks()
+        with LOCK:
             traced = with_arrays_as_parameters(trace(fn, args, kwargs))
             selection = request.select(traced)
             traced, keep = _with_final(traced, final.states if final else ())

@@ -11,7 +11,7 @@ from stategrad.collecting import collector_paused
 from stategrad.errors import StateError, TraceError
 from stategrad.ir import Function, Module, to_text
 from stategrad.passes import Hook
-from stategrad.state import LOCKED
+from stategrad.state import LOCK, refuse_in_callbacks
 from stategrad.trace import trace
 from stategrad.user_frame import user_line
 
@@ -108,7 +108,8 @@ class Executable:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = self._engine.static.hide(args, kwargs)
-        with LOCKED:
+        refuse_in_callbacks()
+        with LOCK:
             try:
                 return self._plan.call(args, kwargs)
             except Mismatch as mismatch:

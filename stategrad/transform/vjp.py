@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from stategrad.errors import GradientError
-from stategrad.state import LOCKED
+from stategrad.state import LOCK, refuse_in_callbacks
 from stategrad.user_frame import user_line
 
 from .linear_maps import Kind, LinearMap, Pullback
@@ -70,7 +70,8 @@ def vjp(
     if request.states is None and (request.argnums is None or _is_empty(request.argnums)):
         raise _nothing("vjp", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
-    with LOCKED:
+    refuse_in_callbacks()
+    with LOCK:
         point = point_at(fn, primals, kwargs, static, request, final_states)
         kind = Kind.of(point, point.inputs, transposable=True)
         ran, parts = kind.at(point, debug_nan, reverse=True)
@@ -121,7 +122,8 @@ def linearize(
     if request.states is None and (not primals or _is_empty(request.argnums)):
         raise _nothing("linearize", argnums)
     static = Static.of(fn, static_argnums, static_argnames)
-    with LOCKED:
+    refuse_in_callbacks()
+    with LOCK:
         point = point_at(fn, primals, kwargs, static, request, final_states)
         inputs = point.inputs
         if request.states is None and request.argnums is None:
