@@ -72,8 +72,7 @@ def jvp(
         active, arrays = _direction(point, tangents, states, given, "jvp")
         outputs = point.outputs
         watch = _watch(point, active, [f"the tangent of {name}" for name in outputs.names.values()])
-        program = point.pure.tangents(active, outputs.numbers)
-        ran = point.run(program, arrays, watch if debug_nan else None)
+        ran = point.run(point.pure.tangents(active, outputs.numbers), arrays, watch if debug_nan else None)
     value, aux = point.split(ran)
     return value, *outputs.build(dict(zip(outputs.numbers, ran.derivatives, strict=True))), *aux
 

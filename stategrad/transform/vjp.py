@@ -73,8 +73,7 @@ def vjp(
     refuse_in_callbacks()
     with LOCK:
         point = point_at(fn, primals, kwargs, static, request, final_states)
-        kind = Kind.of(point, point.inputs, transposable=True)
-        ran, parts = kind.at(point, debug_nan, reverse=True)
+        ran, parts = Kind.of(point, point.inputs, transposable=True).at(point, debug_nan, reverse=True)
     value, aux = point.split(ran)
     return value, Pullback(*parts), *aux
 
