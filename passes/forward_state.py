@@ -44,7 +44,7 @@ class _ForwardState(Rewriter):
     def _forwarded(self, region: Region) -> Region:
         walk = _Forward(region)
         for op in region.operations:
-            regions = [self._forwarded(r) for r in op.regions]
+            regions = [self._forwarded(r) for r in op.regions] if op.regions else ()
             walk.step(self.renew(walk.scope, op, regions), op)
         return walk.scope.finish()
 
@@ -72,7 +72,8 @@ class _Forward:
             rule(op, op.attributes["cell"])
             return
         self.scope.append(op)
-        self._zeros.update((r.type, r) for r in op.results if is_zero(op))
+        if is_zero(op):
+            self._zeros[op.result.type] = op.result
         for cell, effect in op.effects.items():
             if effect.changes:
                 self._forget(cell)
