@@ -141,7 +141,8 @@ class Builder:
 
 def _row_method(opdef: OpDef) -> Callable[..., Any]:
     def emit_row(self: Builder, /, *operands: Value, **attributes: Any) -> Any:
-        results = self.emit(opdef, operands, attributes)
+        types = opdef.inferred([v.type for v in operands], attributes)
+        results = self.make(opdef, operands, types, attributes)
         return results[0] if len(results) == 1 else results
 
     return emit_row

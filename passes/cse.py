@@ -66,7 +66,7 @@ class _Cse(Rewriter):
 
     def _first(self, op: Operation, seen: dict[Key, Operation], versions: Mapping[Cell, int]) -> Operation:
         """The first operation that is equal to this one: itself if there is none before it."""
-        if op.opdef.name == BARRIER or op.external or op.regions:
+        if op.external or op.regions or op.opdef.name == BARRIER:
             return op
         key: Key = (op.opdef, op.operands)
         if op.effects:

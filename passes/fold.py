@@ -64,13 +64,15 @@ class _Fold(Rewriter):
                 new = scope.moved(op)
                 value = _folded(scope, new)
                 scope.append(new) if value is None else scope.replace(op.results, value)
+            elif not op.regions:
+                scope.append(self.renew(scope, op))
             else:
                 scope.at("fold", op.location)
                 self._operation(scope, op)
 
     def _operation(self, scope: Folding, op: Operation) -> None:
         found = ports(op)
-        if found is None or not op.regions:
+        if found is None:
             scope.append(self.renew(scope, op, [self.region(r) for r in op.regions]))
             return
         rule = REGION_RULES.get(op.name)
