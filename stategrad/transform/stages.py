@@ -70,7 +70,9 @@ class Staging:
         signature = Signature(self._args, self._kwargs)
         program = Compiled(staged, Entry.of(traced), signature, self._engine.donate)
         plan = Plan(program, traced, self._derived)
-        return Lowered(plan, plan.jitted.lower(*plan.operands(), *self._args, **self._kwargs), self._engine)
+        with LOCK:
+            operands = plan.example(self._args, self._kwargs)
+        return Lowered(plan, plan.jitted.lower(*operands), self._engine)
 
     def as_text(self) -> str:
         """The IR before any pass, as text."""
