@@ -43,24 +43,29 @@ class Operands:
 
     def run(self, jitted: Callable[..., Any], args: Any, kwargs: Any) -> list[Any]:
         """One call; what it writes stays here. To be called with the lock held, after `take`."""
-        generation = RESIDENT.generation
+        results = None
         try:
-            RESIDENT.now = None
+            RESIDENT.now, RESIDENT.running = None, self
             self.rest[:2] = args, kwargs
             # Python looks for interrupts after calls that it makes, not after those of starmap: none comes
             # before the results, which may have taken the place of donated arrays, have a place of their own.
             ((self.given[0], results),) = starmap(jitted, ((self.given, self.rest),))
         finally:
-            self.finish(generation)
+            self.rest[:2] = None, None
+            if RESIDENT.running is self:
+                RESIDENT.now, RESIDENT.running = self, None
+            else:
+                self.rejoin(results is not None)
         return results
 
-    def finish(self, generation: int) -> None:
-        """After a call: these operands are those of the next one."""
-        self.rest[:2] = None, None
-        if RESIDENT.generation == generation:
-            RESIDENT.now = self
-        else:  # somebody in this thread has looked at States while the call ran: a finalizer, a callback
+    def rejoin(self, ran: bool) -> None:
+        """After a call during which somebody in this thread has looked at States: a finalizer, a callback.
+        What the call wrote, if it `ran`, comes last.
+        """
+        if ran:
+            settle()
             self._put_back()
+        self.drop()
 
     def take(self, slots: Sequence[_Slot], read: Sequence[_Slot]) -> None:
         """Fetches the arrays. To be called after `settle`."""
@@ -96,14 +101,14 @@ class _Resident:
 
     Attributes:
         now: those of the call that ran last. None while one runs, and after somebody else has looked.
-        generation: how often somebody has looked.
+        running: those of the call that runs.
     """
 
-    __slots__ = ("generation", "now")
+    __slots__ = ("now", "running")
 
     def __init__(self) -> None:
         self.now: Operands | None = None
-        self.generation = 0
+        self.running: Operands | None = None
 
 
 RESIDENT = _Resident()
@@ -113,9 +118,10 @@ def settle() -> None:
     """Puts all arrays into the slots where they belong; to be called with the lock held, before anything is
     read from slots of States or written to them.
     """
-    RESIDENT.generation += 1
-    operands = RESIDENT.now
+    running, operands = RESIDENT.running, RESIDENT.now
+    for each in (running, operands):
+        if each is not None:
+            each._put_back()
+    RESIDENT.now = RESIDENT.running = None
     if operands is not None:
-        operands._put_back()
-        RESIDENT.now = None
         operands.drop()

@@ -163,7 +163,7 @@ class State:
         slots = self._stored.slots
         if slots is None:
             raise self._gone()
-        if RESIDENT.now is not None:
+        if RESIDENT.now is not None or RESIDENT.running is not None:
             refuse_in_callbacks()
             with LOCK:
                 settle()

@@ -161,40 +161,51 @@ def test_a_function_that_goes_while_a_call_runs_waits_for_no_lock(w):
     np.testing.assert_array_equal(w.value, [2, 2, 2])
 
 
-def test_a_finalizer_that_looks_while_a_call_runs(w):
-    """In the thread of the call itself: what the call writes is there afterwards all the same."""
+class Looking:
+    """An argument that does something when JAX flattens it, in the middle of a call."""
 
-    class Result:
-        def __init__(self, *children):
-            self.children = children
+    act = None
 
-    looked = []
+    def __init__(self, child):
+        self.child = child
 
-    def rebuild(_, children):
-        looked.append(RESIDENT.now)
-        return Result(*children)
 
-    jax.tree_util.register_pytree_node(Result, lambda r: (r.children, None), rebuild)
+def _flatten(looking):
+    if Looking.act is not None:
+        Looking.act()
+    return (looking.child,), None
+
+
+jax.tree_util.register_pytree_node(Looking, _flatten, lambda _, children: Looking(*children))
+
+
+@pytest.mark.parametrize("act", ["read", "write", "call"])
+def test_who_looks_while_a_call_runs_in_the_same_thread(act, w):
+    """What the call writes comes last; who reads sees what there was before."""
+    seen, other = [], sg.State(jnp.zeros(()), name="other")
+    count = sg.jit(lambda: setattr(other, "value", other.value + 1))
+    acts = {
+        "read": lambda: seen.append(np.array(w.value)),
+        "write": lambda: setattr(other, "value", jnp.full((), 5.0)),
+        "call": count,
+    }
 
     @sg.jit
     def step(given):
         w.value = w.value + 1
-        return given.children[0] * 2
+        return given.child * 2
 
-    def flatten_and_look(r):
-        w.value = jnp.full(3, 10.0)  # JAX flattens the arguments when the operands are already fetched
-        return r.children, None
-
-    class Looking(Result):
-        pass
-
-    jax.tree_util.register_pytree_node(Looking, flatten_and_look, rebuild)
-    step(Result(1.0)), step(Result(1.0))
-    step(Looking(1.0))
-    assert w.value.shape == (3,) and not w.value.is_deleted()
-    before = np.array(w.value)
-    step(Result(1.0))
-    np.testing.assert_array_equal(w.value, before + 1)
+    step(Looking(1.0)), step(Looking(1.0))
+    try:
+        Looking.act = acts[act]
+        step(Looking(1.0))
+    finally:
+        Looking.act = None
+    np.testing.assert_array_equal(w.value, [3, 3, 3])
+    assert all((x == 2).all() for x in seen) and (act != "read" or seen)
+    step(Looking(1.0)), step(Looking(1.0))
+    np.testing.assert_array_equal(w.value, [5, 5, 5])
+    assert other.value > 0 if act == "call" else other.value == (5.0 if act == "write" else 0.0)
 
 
 def test_under_debug_nans_nothing_is_donated(w, step):

@@ -37,9 +37,9 @@ def repeated(
         if RESIDENT.now is operands and TRACE.value is EAGER and not (NANS.value or INFS.value) and same():
             with LOCK:
                 if RESIDENT.now is operands:
-                    results, generation = None, RESIDENT.generation
+                    results = None
                     try:
-                        RESIDENT.now = None
+                        RESIDENT.now, RESIDENT.running = None, operands
                         rest[0], rest[1] = args, kwargs
                         # Not a call of Python's, for the sake of interrupts: see `Operands.run`.
                         for given[0], results in runs:  # noqa: B007
@@ -48,10 +48,10 @@ def repeated(
                         pass
                     finally:
                         rest[0] = rest[1] = None
-                        if RESIDENT.generation == generation:
-                            RESIDENT.now = operands
+                        if RESIDENT.running is operands:
+                            RESIDENT.now, RESIDENT.running = operands, None
                         else:
-                            operands.finish(generation)
+                            operands.rejoin(results is not None)
                     if results is not None:
                         return build(results)
         return otherwise(*args, **kwargs)
