@@ -13,6 +13,7 @@ from stategrad.jax_compat import EAGER, INFS, NANS, TRACE
 from stategrad.resident import LOCK, RESIDENT, Operands
 
 from .compiled import Mismatch
+from .results import ALONE
 
 
 def repeated(
@@ -30,6 +31,7 @@ def repeated(
         otherwise: what to call instead, if something else has happened.
     """
     given, rest = operands.given, operands.rest
+    alone = build is ALONE
     runs = map(jitted, repeat(given), repeat(rest))
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -53,7 +55,7 @@ def repeated(
                         else:
                             operands.rejoin(results is not None)
                     if results is not None:
-                        return build(results)
+                        return results[0] if alone else build(results)
         return otherwise(*args, **kwargs)
 
     return call
