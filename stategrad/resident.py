@@ -43,7 +43,7 @@ class Operands:
 
     def run(self, jitted: Callable[..., Any], args: Any, kwargs: Any) -> list[Any]:
         """One call; what it writes stays here. To be called with the lock held, after `take`."""
-        results = None
+        results: Any = None
         try:
             RESIDENT.now, RESIDENT.running = None, self
             self.rest[:2] = args, kwargs
