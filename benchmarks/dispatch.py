@@ -1,11 +1,12 @@
 """Dispatch: what a call costs when the arithmetic is next to nothing."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from .libraries import BASELINE, Jax, JaxKept, Library, Stategrad, check_equal, gradients, peers
 from .measure import Effort, compare
@@ -14,19 +15,14 @@ from .table import Row, Table
 
 NOTE = "Dispatch is synchronous on CPU: asynchronous clocks do not add up."
 _STEPS = "A compiled step that writes its parameters back"
-_LARGE = f"{NOTE} Without other libraries, which take minutes to compile it."
 
 
 def run(effort: Effort) -> list[Table]:
     """Steps, gradients, and a gradient without `jit`."""
     models = [mlp(2, 4, 4), many(effort.pick(200, 8)), mlp(effort.pick(100, 3), 8)]
-    largest = [many(1000)] if not effort.tiny else []
     with synchronous():
-        steps = [Table(_STEPS, _steps(models, effort, peers()), note=NOTE)]
-        if largest:
-            steps.append(Table("The same with 1000 arrays", _steps(largest, effort, []), note=_LARGE))
         return [
-            *steps,
+            Table(_STEPS, _steps([*models, many(effort.pick(1000, 16))], effort), note=NOTE),
             Table("A compiled gradient, nothing written", _gradients(models, effort), note=NOTE),
             Table("`grad` called without `jit`, against `jax.jit(jax.grad)`", _uncompiled(effort), note=NOTE),
         ]
@@ -43,9 +39,8 @@ def synchronous() -> Iterator[None]:
         jax.config.update("jax_cpu_enable_async_dispatch", before)
 
 
-def _steps(models: list[Model], effort: Effort, others: Sequence[Library]) -> tuple[Row, ...]:
-    makers = [(m.name, _step_makers(m, others)) for m in models]
-    return tuple(Row(name, compare(each, BASELINE, effort), must=1.10) for name, each in makers)
+def _steps(models: list[Model], effort: Effort) -> tuple[Row, ...]:
+    return tuple(Row(m.name, compare(_step_makers(m), BASELINE, effort), must=1.10) for m in models)
 
 
 def _gradients(models: list[Model], effort: Effort) -> tuple[Row, ...]:
@@ -59,13 +54,14 @@ def _uncompiled(effort: Effort) -> tuple[Row, ...]:
     return (Row(model.name, compare(makers, BASELINE, effort), must=1.5),)
 
 
-def _step_makers(model: Model, others: Sequence[Library]) -> dict[str, Any]:
-    step = JaxKept().step(model)
-    truth = (step.call(), step.call(), step.values())
+def _step_makers(model: Model) -> dict[str, Any]:
+    truth: list[Any] = []
 
     def make(library: Library) -> Any:
         step = library.step(model)
-        check_equal((step.call(), step.call(), step.values()), truth, model.name)
+        found = jax.tree.map(np.array, (step.call(), step.call(), step.values()))
+        truth.append(found)  # the first is the baseline's
+        check_equal(found, truth[0], model.name)
         return step.call
 
-    return {library.name: partial(make, library) for library in (Jax(), JaxKept(), Stategrad(), *others)}
+    return {library.name: partial(make, library) for library in (Jax(), JaxKept(), Stategrad(), *peers())}

@@ -2,8 +2,8 @@
 
 A compiled function contains such values as they were when it was traced. `Guards.of(fn)` finds them by
 reading the bytecode of the function and of all functions of the user's that it can reach; `hold()` says,
-before each call, whether all of them are still what they were. What is read by other means (a file, `getattr`
-with a name made at run time, a random number of Python's) is not seen.
+before each call, whether all of them are still what they were (`guard_check` compiles that). What is read by
+other means (a file, `getattr` with a name made at run time, a random number of Python's) is not seen.
 """
 
 import builtins
@@ -13,13 +13,12 @@ import sysconfig
 import weakref
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
-    MemberDescriptorType,
     MethodType,
     ModuleType,
     SimpleNamespace,
@@ -31,12 +30,10 @@ import numpy as np
 
 from .array_guard import ArrayGuard
 from .code_reads import global_reads, loaded
+from .guard_check import MISSING, SCALARS, Slots, compiled_check, same, same_items
 from .state import Epochs, State
 from .structure import Structure
 from .user_frame import is_user_file
-
-_SCALARS = (bool, int, float, complex, str, bytes, type(None))
-_MISSING = object()
 
 
 class Guards:
@@ -86,68 +83,21 @@ class Guards:
 
     @cached_property
     def check(self) -> Callable[[], bool]:
-        """What `hold` does. It runs at every call and compares dozens of values, so it is compiled: one
-        expression without a loop, about a third of the time of the loops that it stands for.
-        """
-        names: dict[str, Any] = {
-            "same": _same,
-            "same_items": _same_items,
-            "same_objects": _same_objects,
-            "guards": self,
-            "Epochs": Epochs,
-        }
-        terms = ["(guards.epoch == Epochs.attributes or guards.broken() is None)", *self._terms(names)]
-        return eval(f"lambda: {' and '.join(terms)}", names)
-
-    def _terms(self, names: dict[str, Any]) -> Iterator[str]:
-        def named(value: Any) -> str:
-            names[f"v{len(names)}"] = value
-            return f"v{len(names) - 1}"
-
-        for cell, value in self.cells:
-            now, before = f"{named(cell)}.cell_contents", named(value)
-            yield f"({now} is {before} or same({now}, {before}))"
-        for container, key, value in self.items:
-            now, before = f"{named(container.get)}({named(key)}, {named(_MISSING)})", named(value)
-            yield f"({now} is {before} or same({now}, {before}))"
-        for sequence, values in self.sequences:
-            now = named(sequence)
-            if type(sequence) is list and all(type(x).__eq__ is object.__eq__ for x in values):
-                yield f"same_objects({now}, {named(list(values))})"
-            else:
-                yield f"same(tuple({now}), {named(values)})"
-        for container, keys in self.orders:
-            yield f"[*{named(container)}] == {named(keys)}"
-        for keys, those, _ in self.absent:
-            yield f"{named(keys.isdisjoint)}({named(those)})"
-        for keys, those, _ in self.class_absent:  # classes get attributes, and hardly ever lose one
-            yield f"(len({named(keys)}) == {len(keys)} or {named(keys.isdisjoint)}({named(those)}))"
-        for container, members in self.sets:
-            yield f"{named(container)} == {named(members)}"
-        for fn, code, defaults, keywords in self.defaults:
-            fn = named(fn)
-            yield f"{fn}.__code__ is {named(code)}"
-            if code.co_argcount:
-                yield f"{fn}.__defaults__ is {named(defaults)}"
-            if code.co_kwonlyargcount and keywords is None:
-                yield f"{fn}.__kwdefaults__ is None"
-            elif code.co_kwonlyargcount:
-                yield f"same_items({fn}.__kwdefaults__, {named(keywords)})"
-        for guard in self.arrays:
-            yield f"{named(guard.holds)}()"
+        """What `hold` does."""
+        return compiled_check(self)
 
     def broken(self) -> str | None:
         """What is no longer as it was, in a sentence for a person; None if equal values stand everywhere."""
         for cell, value in self.cells:
             now = cell.cell_contents
-            if not _same(now, value):
+            if not same(now, value):
                 return f"{self._name(cell, None)} changed from {_shown(value)} to {_shown(now)}"
         for container, key, value in (*self.items, *self.module_items):
-            now = container.get(key, _MISSING)
-            if not _same(now, value):
+            now = container.get(key, MISSING)
+            if not same(now, value):
                 return f"{self._name(container, key)} changed from {_shown(value)} to {_shown(now)}"
         for sequence, values in self.sequences:
-            if len(sequence) != len(values) or not all(map(_same, sequence, values)):
+            if len(sequence) != len(values) or not all(map(same, sequence, values)):
                 return f"{self._name(sequence, None)} changed from {_shown(values)} to {_shown(sequence)}"
         for container, before in (*self.orders, *self.sets):
             if ([*container] if isinstance(before, list) else container) != before:
@@ -159,7 +109,7 @@ class Guards:
             if (
                 fn.__code__ is not code
                 or fn.__defaults__ is not defaults
-                or not _same_items(fn.__kwdefaults__ or {}, keywords or {})
+                or not same_items(fn.__kwdefaults__ or {}, keywords or {})
             ):
                 return f"the code or the defaults of {fn.__name__} changed"
         for guard in self.arrays:
@@ -177,7 +127,7 @@ class Guards:
     # ------------------------------------------------------------------ finding them
     def _enter(self, value: Any, name: str) -> None:
         """Follows a value that the function can read."""
-        if isinstance(value, _SCALARS) or id(value) in self._seen:
+        if isinstance(value, SCALARS) or id(value) in self._seen:
             return
         self._seen[id(value)] = value
         if isinstance(value, FunctionType):
@@ -237,8 +187,8 @@ class Guards:
 
     def _global(self, namespace: dict[str, Any], chain: tuple[str, ...]) -> None:
         name, *attributes = chain
-        value = namespace.get(name, _MISSING)
-        if value is _MISSING:
+        value = namespace.get(name, MISSING)
+        if value is MISSING:
             if not hasattr(builtins, name):
                 self._item(self.items, namespace, name, value, f"the global {name!r}")
             return
@@ -260,7 +210,7 @@ class Guards:
         for i, part in enumerate(value):
             self._enter(part, f"{name}[{i}]")
 
-    def _mapping(self, value: "dict[Any, Any] | _Slots", name: str, into: Any, form: str) -> None:
+    def _mapping(self, value: "dict[Any, Any] | Slots", name: str, into: Any, form: str) -> None:
         for key, part in list(value.items()):
             shown = form.format(name, key)
             self._item(into, value, key, part, shown)
@@ -316,25 +266,7 @@ class Guards:
             if own is not None:
                 self._mapping(own, name, into, "{}.{}")
                 self._owners.append((self.module_absent if counted else self.absent, own, name))
-            self._mapping(_Slots(value), name, self.items, "{}.{}")
-
-
-class _Slots:
-    """What stands in the `__slots__` of an object, as a mapping that is alive."""
-
-    __slots__ = ("_owner",)
-
-    def __init__(self, owner: Any) -> None:
-        self._owner = owner
-
-    def get(self, key: str, default: Any) -> Any:
-        return getattr(self._owner, key, default)
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        for cls in type(self._owner).__mro__:
-            for key, part in vars(cls).items():
-                if isinstance(part, MemberDescriptorType) and not key.startswith("__"):
-                    yield key, self.get(key, _MISSING)
+            self._mapping(Slots(value), name, self.items, "{}.{}")
 
 
 def _is_written(method: FunctionType) -> bool:
@@ -353,32 +285,6 @@ def _libraries() -> tuple[str, ...]:
     return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def _same(now: Any, before: Any) -> bool:
-    if now is before:
-        return True
-    if type(now) is not type(before):
-        return False
-    if isinstance(now, _SCALARS):
-        if now == before:
-            return bool(now) or repr(now) == repr(before)  # 0.0 is not -0.0
-        return now != now and before != before
-    return isinstance(now, tuple) and len(now) == len(before) and all(map(_same, now, before))
-
-
-def _same_objects(now: list[Any], before: list[Any]) -> bool:
-    """Whether a list holds the same objects, all of classes whose equality is identity."""
-    try:
-        return now == before
-    except Exception:  # something else has come in, such as an array, that compares in its own way
-        return False
-
-
-def _same_items(now: Mapping[Any, Any] | None, before: Mapping[Any, Any]) -> bool:
-    return (
-        now is not None and now.keys() == before.keys() and all(_same(now[key], before[key]) for key in now)
-    )
-
-
 def _shown(value: Any) -> str:
-    text = "nothing" if value is _MISSING else repr(value)
+    text = "nothing" if value is MISSING else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -12,13 +12,10 @@ from . import jax_compat as compat
 from .errors import StateError
 from .frame import Frame, Held
 from .pickles import from_host, to_host
+from .resident import LOCK, RESIDENT, settle
 from .state_primitives import CellId, direct, read_p, thread, write_p
 from .structure import Structure, split
 from .user_frame import user_line
-
-LOCK = threading.RLock()
-"""Held from gather to scatter of a compiled call, and while an array that a State alone owns is handed out.
-"""
 
 
 def refuse_in_callbacks() -> None:
@@ -44,7 +41,7 @@ def refuse_in_callbacks() -> None:
 
 class Slot:
     """One array leaf of a State. `exclusive` says that nothing but the State holds the array: it may be
-    donated.
+    donated. Then the array may stand with the operands of a call instead (`settle` brings it back).
     """
 
     __slots__ = ("array", "exclusive")
@@ -158,7 +155,7 @@ class State:
     # ------------------------------------------------------------------ outside of traces
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """The stored leaves.
+        """The stored leaves, each with its array.
 
         Raises:
             StateError: the State lived only inside a traced function.
@@ -166,6 +163,10 @@ class State:
         slots = self._stored.slots
         if slots is None:
             raise self._gone()
+        if RESIDENT.now is not None or RESIDENT.running is not None:
+            refuse_in_callbacks()
+            with LOCK:
+                settle()
         return slots
 
     @property
@@ -177,6 +178,7 @@ class State:
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
         refuse_in_callbacks()
         with LOCK:
+            settle()
             Epochs.sharing += 1
             slots = self._stored.slots
             if slots is None or structure != self._stored.structure or self.cell.local:
@@ -368,6 +370,7 @@ def _hand_out(slot: Slot) -> Any:
     if slot.exclusive:
         refuse_in_callbacks()
         with LOCK:
+            settle()
             slot.exclusive = False
             Epochs.sharing += 1
     return slot.array

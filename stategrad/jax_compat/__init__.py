@@ -41,9 +41,11 @@ from .programs import (
 )
 from .traces import (
     EAGER,
-    NOW,
+    INFS,
+    NANS,
     STATE_READ,
     STATE_WRITE,
+    TRACE,
     Tracer,
     call_in_errors,
     checks_values,
@@ -80,10 +82,12 @@ from .types import (
 
 __all__ = [
     "EAGER",
-    "NOW",
+    "INFS",
+    "NANS",
     "PLAIN_CONTEXT",
     "STATE_READ",
     "STATE_WRITE",
+    "TRACE",
     "Array",
     "ClosedOver",
     "Literal",

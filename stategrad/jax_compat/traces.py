@@ -15,8 +15,11 @@ from jax._src.interpreters import partial_eval as pe
 Tracer = core.Tracer
 
 
-NOW, EAGER = core.trace_ctx, core.eval_trace
-"""`NOW.trace is EAGER` is `is_eager()` without a call, for what runs at every call of a compiled function."""
+TRACE, EAGER = core.trace_state_strong_ref, core.eval_trace
+"""`TRACE.value is EAGER` is `is_eager()` without a call, for what every call of a compiled function runs."""
+
+NANS, INFS = config.debug_nans, config.debug_infs
+"""`NANS.value or INFS.value` is `checks_values()`, for the same."""
 
 
 def current_trace() -> Any:

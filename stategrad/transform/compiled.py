@@ -4,7 +4,7 @@ They hold no State and no array: a function that is gone takes what it closed ov
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -59,9 +59,9 @@ class Signature:
 class Compiled:
     """A program behind `jax.jit`, for arguments of one signature.
 
-    `jitted(given, read, *args, **kwargs)` gives the new values of the outputs, and the results of the
+    `jitted([given], [args, kwargs, read])` gives the new values of the outputs, and the results of the
     function. `given` are the State leaves that may be donated, one for each output, or none; `read` the
-    others, and then the arrays that the function closes over.
+    others, and then the arrays that the function closes over; it is left out if there are none.
 
     Attributes:
         program: pure; its operands are the inputs, what the function closes over, and the argument leaves.
@@ -93,7 +93,7 @@ class Compiled:
         """As `jitted`, but the operands stay as they are."""
         return jax.jit(_named(self._run, self.program.function.name))
 
-    def _run(self, given: list[Any], read: list[Any], args: Any, kwargs: Any) -> tuple[list[Any], list[Any]]:
+    def _run(self, given: list[Any], args: Any, kwargs: Any, read: Sequence[Any]) -> tuple[Any, Any]:
         """What jax.jit traces. All containers are built in: JAX makes them in C++, without a bytecode in
         which an interrupt could come.
         """
@@ -111,8 +111,9 @@ class Compiled:
 
 
 def _named(run: Callable[..., Any], name: str) -> Callable[..., Any]:
-    def named(given: list[Any], read: list[Any], /, *args: Any, **kwargs: Any) -> Any:
-        return run(given, read, args, kwargs)
+    def named(given: list[Any], rest: list[Any], /) -> Any:
+        args, kwargs, *read = rest
+        return run(given[0], args, kwargs, read[0] if read else ())
 
     named.__name__ = named.__qualname__ = name
     return named

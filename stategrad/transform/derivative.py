@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 
 from stategrad.arguments import function_name
 
+from .dispatched import Dispatched
 from .engine import Engine
 from .selection import Request
-from .stages import Stageable
 from .staging import Recipe
 from .static import Static
 
 
-class Derivative(Stageable):
+class Derivative(Dispatched):
     """A function that gives derivatives of another; subclasses say which by `recipe`.
 
     Args:
@@ -51,7 +51,7 @@ class Derivative(Stageable):
         request = Request.of(grad_states, argnums, has_aux, return_value, check_states, unit_aware)
         static = Static.of(fn, static_argnums, static_argnames)
         self.request = request
-        self._engine = Engine(fn, self.recipe(request, **options), static, debug_nan=debug_nan)
+        self._run_by(Engine(fn, self.recipe(request, **options), static, debug_nan=debug_nan))
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {function_name(self._engine.fn)}>"

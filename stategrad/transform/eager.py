@@ -7,6 +7,7 @@ import jax
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import argument_names, check_leaves, function_name
+from stategrad.resident import settle
 from stategrad.state import LOCK, Epochs, refuse_in_callbacks
 from stategrad.trace import Leaf, Retyped, trace
 
@@ -45,6 +46,7 @@ def commit_all(staged: Staged, results: list[Any], outputs: Sequence[Leaf], new:
 
 
 def _commit(staged: Staged, results: list[Any], outputs: Sequence[Leaf], new: Sequence[Any]) -> Any:
+    settle()
     for leaf, array in zip(outputs, new, strict=True):
         slot = leaf.slot
         # Residuals may hold it too: nobody may donate it.

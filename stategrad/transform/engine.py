@@ -1,5 +1,6 @@
 """How a transformed function is called: eagerly through a plan, or bound into the current JAX trace."""
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 from stategrad.arguments import argument_names, check_leaves, function_name
 from stategrad.errors import NonFiniteError
 from stategrad.guards import Guards
-from stategrad.jax_compat import EAGER, NOW
+from stategrad.jax_compat import EAGER, TRACE
 from stategrad.state import LOCK, refuse_in_callbacks
 from stategrad.state_primitives import thread
 from stategrad.trace import trace
@@ -16,6 +17,7 @@ from stategrad.trace import trace
 from .compiled import Mismatch, forget
 from .plan import Plan, bind_under_trace
 from .planning import plan_of
+from .repeated import repeated
 from .retraces import Retraces
 from .staging import Recipe, Staged, stage
 from .static import Static
@@ -83,11 +85,17 @@ class Engine:
         self.retraces = Retraces(function_name(fn))
         self._has_static = bool(static)
         self._versions: list[_Version] = []
+        self._owner: Callable[[], Any] = type(None)
         self._forget()
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def serve(self, owner: Any) -> None:
+        """Tells an object what its next call runs, now and whenever that becomes something else."""
+        self._owner = weakref.ref(owner)
+        self._next_call(self.call)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function, or binds its program into the trace that is current."""
-        if NOW.trace is not EAGER:
+        if TRACE.value is not EAGER:
             return self._under_trace(args, kwargs)
         if self._has_static:
             args, kwargs = self.static.hide(args, kwargs)
@@ -123,12 +131,21 @@ class Engine:
         """The next call tries this plan first, unless there are more of them."""
         version.to_front(plan)
         if len(version.plans) == 1:
-            self._same_as_before, self._call_again = version.guards.check, plan.call
+            same = version.guards.check
+            self._same_as_before, self._call_again = same, plan.call
+            if plan.keeps and not self._has_static:
+                self._next_call(repeated(plan.operands, plan.jitted, plan.build, same, self.call))
 
     def _forget(self) -> None:
         """The next call looks for a plan."""
         self._same_as_before: Callable[[], bool] = bool
         self._call_again: Callable[..., Any] = self._call_other
+        self._next_call(self.call)
+
+    def _next_call(self, call: Callable[..., Any]) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.next_call(call)
 
     def _call_other(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call for which there may be no plan yet, or more than one."""

@@ -18,10 +18,13 @@ from .staging import Derived
 
 @record
 class GradientRecipe:
-    """The recipe of `grad`: the loss and its gradient by what was asked for."""
+    """The recipe of `grad`: the loss and its gradient by what was asked for; `value_first` in the order of
+    `value_and_grad`.
+    """
 
     request: Request
     residuals: int | float | None = None
+    value_first: bool = False
 
     def derive(self, traced: Traced) -> Derived:
         """The gradient pass, with a cotangent of one."""
@@ -35,6 +38,8 @@ class GradientRecipe:
             by_args = results[traced.results : traced.results + len(selection.args)]
             by_cells = results[traced.results + len(selection.args) :]
             gradients = selection.assemble(by_args, by_cells, *selection.value_measures)
+            if self.value_first:
+                return ((value, *aux) if aux else value), gradients
             return self.request.outcome(gradients, value, aux)
 
         names = selection.names("gradient")
@@ -72,9 +77,9 @@ def _checked_budget(residuals: Any) -> int | float | None:
 class ValueAndGrad(Grad):
     """The value and gradient of a function; see `value_and_grad`."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        gradients, value, *aux = super().__call__(*args, **kwargs)
-        return ((value, *aux) if aux else value), gradients
+    def recipe(self, request: Request, residuals: int | float | None = None) -> GradientRecipe:
+        """That of `grad`, with the value in front."""
+        return GradientRecipe(request, _checked_budget(residuals), value_first=True)
 
 
 def grad(

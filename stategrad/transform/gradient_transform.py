@@ -103,7 +103,7 @@ class GradientTransform(Derivative):
         if params or transform not in _OURS:
             self._applied = Applied(target, transform, params, self.request, static, debug_nan)
             recipe = AsIs()
-        self._engine = Engine(self._applied or target, recipe, static, debug_nan=debug_nan)
+        self._run_by(Engine(self._applied or target, recipe, static, debug_nan=debug_nan))
 
     # Otherwise inspect shows that of `__new__`.
     __signature__ = inspect.Signature([*inspect.signature(__init__).parameters.values()][1:])

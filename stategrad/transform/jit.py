@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
+from .dispatched import Dispatched
 from .engine import Engine
 from .recipes import AsIs
-from .stages import Stageable
 from .static import Static
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Jitted(Stageable):
+class Jitted(Dispatched):
     """A compiled stateful function; see `jit`."""
 
     def __init__(
@@ -20,7 +20,7 @@ class Jitted(Stageable):
         self._look_like(fn)
         self._fn = fn
         static = Static.of(fn, argnums, argnames)
-        self._engine = Engine(fn, AsIs(), static, donate=donate, inline=True, debug_nan=debug_nan)
+        self._run_by(Engine(fn, AsIs(), static, donate=donate, inline=True, debug_nan=debug_nan))
 
     def __repr__(self) -> str:
         return f"<stategrad.jit of {getattr(self._fn, '__qualname__', self._fn)}>"

@@ -1,12 +1,12 @@
 """What runs per call: gather the slots, one dispatch in C++, scatter the results.
 
 A plan is flat and fixed: the slots of the State leaves that one program reads and writes, the arrays that the
-function closes over, and how its results are put together.
+function closes over, and how its results are put together. If the same plan runs again and nobody has looked
+at the States in between, there is nothing to gather or to scatter: see `Operands`.
 """
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import starmap
 from typing import Any
 
@@ -14,14 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from stategrad import jax_compat as compat
+from stategrad.resident import RESIDENT, Operands, settle
 from stategrad.state import Epochs, Slot
 from stategrad.trace import Retyped, Traced
 
 from .compiled import Compiled, Entry, Mismatch
 from .results import assembled
 from .staging import Derived, Staged, without_retyped
-
-_NOTHING: list[Any] = []
 
 
 class Plan:
@@ -30,22 +29,28 @@ class Plan:
     Args:
         compiled: its program.
         traced: the trace that this comes from; `derived` what was made of it.
+
+    Attributes:
+        keeps: what a call writes is all that it gives away, and may stay where it is for the next one.
+        build: puts the results together.
     """
 
     def __init__(self, compiled: Compiled, traced: Traced, derived: Derived) -> None:
         self.compiled = compiled
         self.jitted: Any = compiled.jitted
+        self.operands = Operands(self)
         self._leaves = Entry.of(traced).leaves
         self._structures = {leaf.state: leaf.state.structure for leaf in self._leaves}
         self._closed_over = [Slot(jnp.asarray(array)) for array in traced.captured]
         self._retyped, self._retyped_at = traced.retyped, derived.retyped_at
         retyped = sum(len(r.held.types) for r in traced.retyped)
         count = len(compiled.program.results) - len(compiled.outputs) - compiled.wired - retyped
-        self._build = assembled(derived.build, count)
-        self._gather()
+        self.build = assembled(derived.build, count)
+        self.keeps = compiled.given == compiled.outputs and not traced.retyped
+        self._find_slots()
 
-    def _gather(self) -> None:
-        """Finds the slots; they stay the same until a State gets another structure."""
+    def _find_slots(self) -> None:
+        """They stay the same until a State gets another structure."""
         self._structure_epoch, self._epoch = Epochs.structure, -1
         slots = [leaf.slot for leaf in self._leaves]
         self.given = [slots[i] for i in self.compiled.given]
@@ -58,29 +63,40 @@ class Plan:
         Raises:
             Mismatch: the program is not for these arguments or for what States hold; nothing has happened.
         """
-        if self._epoch != Epochs.sharing:
-            self._renew()
-        read = [s.array for s in self.read] if self.read else _NOTHING
-        operands = ([s.array for s in self.given], read, *args)
+        self.prepare()
         jitted = self.jitted
         if self.given and compat.checks_values() and jitted is self.compiled.jitted:
             jitted = self.compiled.undonated  # JAX runs it again on the same arrays when it finds a NaN
-        if kwargs:
-            jitted = partial(jitted, **kwargs)
+        if self.keeps:
+            return self.build(self.operands.run(jitted, args, kwargs))
+        operands = self.operands.given, [args, kwargs, *self.operands.rest[2:]]
         written = results = None
         try:
-            # Python looks for interrupts after calls that it makes, not after those of starmap: none comes
-            # before the results, which may have taken the place of donated arrays, have a name.
+            # See `Operands.run`.
             ((written, results),) = starmap(jitted, (operands,))
-            for slot, array in zip(self.written, written):  # noqa: B905 (this runs at every call)
-                slot.array = array
-            if self._retyped:
-                results = self._scatter(written, results)
+            rest = self._scatter(written, results)
         except BaseException:
             if written is not None:
                 self._scatter(written, results)
             raise
-        return self._build(results)
+        finally:
+            self.operands.drop()
+        return self.build(rest)
+
+    def prepare(self) -> None:
+        """Makes the operands those of the next call, if they are not already.
+
+        Raises:
+            Mismatch: the program is not for what States hold.
+        """
+        if RESIDENT.now is self.operands:
+            return
+        settle()
+        if self._epoch != Epochs.sharing:
+            self._renew()
+        self.operands.take(self.given, self.read)
+        if self.keeps:
+            RESIDENT.now = self.operands
 
     def commit(self, written: list[Any], results: list[Any]) -> Any:
         """Commits what a run gave, through an interrupt in the middle too; gives the rest to the user."""
@@ -89,21 +105,23 @@ class Plan:
         except BaseException:
             self._scatter(written, results)
             raise
-        return self._build(rest)
+        return self.build(rest)
 
     def _scatter(self, written: Any, results: Any) -> list[Any]:
         for slot, array in zip(self.written, written, strict=True):
             slot.array = array
         return without_retyped(results, self._retyped, self._retyped_at, _store)
 
-    def operands(self) -> tuple[list[Any], list[Any]]:
-        """What `jitted` is called with now, before the arguments."""
-        return [s.array for s in self.given], [s.array for s in self.read]
+    def example(self, args: Any, kwargs: Any) -> tuple[list[Any], list[Any]]:
+        """What `jitted` would be called with now; to be called with the lock held."""
+        settle()
+        given, read = [s.array for s in self.given], [s.array for s in self.read]
+        return [given], [args, kwargs, *([read] if read else [])]
 
     def running(self, jitted: Callable[..., Any]) -> "Plan":
         """A plan that runs something else instead of `jitted`: the same, compiled ahead of time."""
         twin = copy.copy(self)
-        twin.jitted = jitted
+        twin.jitted, twin.operands = jitted, Operands(twin)
         return twin
 
     def _renew(self) -> None:
@@ -123,7 +141,7 @@ class Plan:
             if state.structure != structure:
                 changed = f"the State {state.name!r} changed from {structure} to {state.structure}"
                 raise Mismatch(f"{changed} since {self.compiled.program} was traced", changed)
-        self._gather()
+        self._find_slots()
 
 
 def _store(retyped: Retyped, leaves: list[Any]) -> None:

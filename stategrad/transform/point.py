@@ -13,6 +13,7 @@ from stategrad.backend import Program
 from stategrad.ir import Cell, Names, Type, to_text
 from stategrad.ir.record import record
 from stategrad.nonfinite import Trip
+from stategrad.resident import settle
 from stategrad.state import LOCK, Epochs, State, refuse_in_callbacks
 from stategrad.structure import Structure
 from stategrad.trace import Leaf, Traced, trace
@@ -297,6 +298,7 @@ def _shared(leaf: Leaf) -> Any:
     """A State's array, which a pullback may hold on to: from now on the State does not own it alone."""
     slot = leaf.slot
     if slot.exclusive:
+        settle()
         slot.exclusive = False
         Epochs.sharing += 1
     return slot.array

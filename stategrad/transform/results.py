@@ -35,9 +35,11 @@ def assembled(build: Callable[[list[Any]], Any], count: int) -> Callable[[list[A
 
 def _form(tree: Any, numbers: list[int], count: int, fixed: list[Any]) -> Callable[[list[Any]], Any]:
     if not fixed and numbers == list(range(count)):
-        return operator.itemgetter(0) if tree == _LEAF else tree.unflatten
+        return ALONE if tree == _LEAF else tree.unflatten
     pick = operator.itemgetter(*numbers) if len(numbers) > 1 else lambda all: [all[n] for n in numbers]
     return lambda results: tree.unflatten(pick([*results, *fixed]))
 
 
 _LEAF = jax.tree.structure(0)
+ALONE = operator.itemgetter(0)
+"""For a function that gives one array and nothing around it."""

@@ -7,15 +7,15 @@ from typing import Any
 from stategrad.arguments import function_name
 from stategrad.state import State
 
+from .dispatched import Dispatched
 from .engine import Engine
 from .lanes import Lanes, MapOptions
 from .recipes import AsIs
-from .stages import Stageable
 from .static import Static
 from .wanted import WantedStates
 
 
-class Vmapped(Stageable):
+class Vmapped(Dispatched):
     """A function on many inputs at once; see `vmap`."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Vmapped(Stageable):
             args, kwargs = static.hide(args, kwargs)
             return Lanes(fn, mapping, args, kwargs).run()
 
-        self._engine = Engine(mapped, AsIs(), static, debug_nan=debug_nan)
+        self._run_by(Engine(mapped, AsIs(), static, debug_nan=debug_nan))
 
     def __repr__(self) -> str:
         return f"<vmap of {function_name(self._fn)}>"

@@ -8,7 +8,6 @@ import jax
 from stategrad.arguments import leaf_paths
 from stategrad.errors import NonFiniteError
 from stategrad.nonfinite import explain_trip, first_bad
-from stategrad.state import Epochs
 from stategrad.trace import Traced
 
 from .compiled import Compiled
@@ -21,6 +20,7 @@ class WatchedPlan(Plan):
 
     def __init__(self, compiled: Compiled, traced: Traced, derived: Derived) -> None:
         super().__init__(compiled, traced, derived)
+        self.keeps = False  # what is written is looked at first
         self._name, self._reverse = traced.function.name, derived.reverse
         self._leaf_names = [f"the State {cell.name!r}" for cell in traced.leaves]
         closed_over = ["an array that the function closes over"] * len(traced.captured)
@@ -39,12 +39,14 @@ class WatchedPlan(Plan):
         Raises:
             NonFiniteError: something is not finite; nothing is committed.
         """
-        if self._structure_epoch != Epochs.structure:
-            self._look_at_structures()
-        given, read = self.operands()
-        written, (*results, finite) = self.jitted(given, read, *args, **kwargs)
+        self.prepare()
+        (given,), (_, _, *read) = self.operands.given, self.operands.rest
+        self.operands.drop()
+        written, (*results, finite) = self.jitted([given], [args, kwargs, *read])
         if not finite:
-            raise self._tripped(read, jax.tree.leaves((args, kwargs)), [*results, *written])
+            raise self._tripped(
+                read[0] if read else [], jax.tree.leaves((args, kwargs)), [*results, *written]
+            )
         return self.commit(written, results)
 
     def _tripped(self, read: Sequence[Any], arguments: Sequence[Any], found: Sequence[Any]) -> NonFiniteError:
