@@ -27,6 +27,7 @@ from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
 from .loop_layouts import LoopLayouts, loop_layouts_function
 from .names import Fresh
+from .narrow_products import NarrowProducts, narrow_products_function
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
 from .residuals import Residuals, residuals_function
 from .spec import CellName, FunctionName
@@ -67,6 +68,7 @@ __all__ = [
     "Linearize",
     "Linearized",
     "LoopLayouts",
+    "NarrowProducts",
     "Pass",
     "PassError",
     "PassTextError",
@@ -98,6 +100,7 @@ __all__ = [
     "linearize_function",
     "loop_layouts_function",
     "loop_passes",
+    "narrow_products_function",
     "parse_pipeline",
     "register_pass",
     "residuals_function",

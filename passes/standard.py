@@ -13,6 +13,7 @@ from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
 from .inline import Inline, inline_function
 from .loop_layouts import LoopLayouts, loop_layouts_function
+from .narrow_products import NarrowProducts, narrow_products_function
 from .pipeline import Pipeline
 from .residuals import Residuals, residuals_function
 from .residuals_scan import SCAN
@@ -49,20 +50,21 @@ def simplify_function(function: Function) -> Function:
 
 
 def loop_passes(module: Module, budget: int | float | None = None) -> Pipeline:
-    """The passes for the loops of a program that is about to be compiled: what is kept for backward loops,
-    what is computed for a block of steps at once. None if there are no loops.
+    """The passes for a program that is about to be compiled: products no wider than they are used, and where
+    there are loops, what is kept for backward loops, what is computed for a block of steps at once.
 
     Args:
         budget: what may be kept, as in `Residuals`.
     """
     if not any(map(_has_scans, module.functions.values())):
-        return Pipeline()
+        return Pipeline.of(NarrowProducts())
     blocks = (DistributeLoops(),) if _may_keep_blocks(budget) else ()
-    return Pipeline.of(Residuals(budget), *_TIDY, *blocks, LoopLayouts(), *_TIDY)
+    return Pipeline.of(NarrowProducts(), Residuals(budget), *_TIDY, *blocks, LoopLayouts(), *_TIDY)
 
 
 def shape_loops_function(function: Function, budget: int | float | None = None) -> Function:
     """What `loop_passes` make of `function` with all it calls; the same object if that is nothing new."""
+    function = narrow_products_function(function)
     if not any(map(_has_scans, reachable(function))):
         return function
     blocks = (distribute_loops_function,) if _may_keep_blocks(budget) else ()
