@@ -55,7 +55,7 @@ def choose(
     while waiting:
         v = waiting.pop()
         op = makers.get(v)
-        if op is None or op not in dear:
+        if op is None or op not in dear or keep(v) == 0:
             kept[v] = None
         elif op not in repeated:
             repeated.add(op)

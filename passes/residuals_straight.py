@@ -24,6 +24,8 @@ from .splat import CONSTANT
 _AFTER = "after"
 _HALVINGS = 7
 """How often the size of a segment is halved at most."""
+_NEAR = 0.02
+"""So small a part of what is kept now is not worth any arithmetic."""
 _PATIENCE = 2
 """So many sizes in a row that save nothing, and no smaller ones are tried."""
 
@@ -50,24 +52,32 @@ def keep_less(region: Region, budget: int | float, rates: Sequence[float]) -> Re
             comes nearest is taken. A region where something was chosen before stays as it is.
         rates: what a byte may be worth, in floating-point operations.
     """
-    if any(op.name == _AFTER for op in region.operations):
+    whole = isinstance(budget, float) and budget >= 1
+    if whole or any(op.name == _AFTER for op in region.operations):
         return region
     halves = Halves(region)
     now = halves.plan(Choice([], []))
     limit = budget * now.bytes if isinstance(budget, float) else budget
+    plan = _chosen(now, halves.plans(rates), limit)
+    return region if plan is now else with_body(region, [*halves.early, *plan.operations])
+
+
+def _chosen(now: Plan, levels: Iterable[list[Plan]], limit: float) -> Plan:
+    """The cheapest plan of the first level that has one within the limit, or else the least, about."""
     if now.bytes <= limit:
-        return region
-    best, idle = now, 0
-    for plans in halves.plans(rates):
+        return now
+    seen, least, idle = [now], now.bytes, 0
+    for plans in levels:
         within = [plan for plan in plans if plan.bytes <= limit]
         if within:
-            best = min(within, key=lambda plan: (plan.cost, plan.bytes))
-            break
-        least = min((best, *plans), key=lambda plan: (plan.bytes, plan.cost))
-        best, idle = least, idle + 1 if least is best else 0
+            return min(within, key=lambda plan: (plan.cost, plan.bytes))
+        seen += plans
+        found = min(plan.bytes for plan in seen)
+        least, idle = found, 0 if found < least else idle + 1
         if idle == _PATIENCE:
             break
-    return with_body(region, [*halves.early, *best.operations])
+    near = [plan for plan in seen if plan.bytes <= least + now.bytes * _NEAR]
+    return min(near, key=lambda plan: (plan.cost, plan.bytes))
 
 
 class Halves:
@@ -212,9 +222,11 @@ class _Late:
 
     def __init__(self, early: Sequence[Operation], makers: dict[Value, Operation], choice: Choice) -> None:
         self._makers = makers
-        self._again = {v: op for op in choice.again for v in op.results}
+        kept = set(choice.kept)
+        self._again = {v: op for op in choice.again for v in op.results if v not in kept}
         self._place = {op: i for i, op in enumerate(choice.again)}
         self._now: dict[Value, Value] = {}
+        self._made: set[Operation] = set()
         self._b = Builder()
         self._done: Value | None = None
         for op in early:
@@ -245,7 +257,7 @@ class _Late:
         waiting = list(wanted)
         while waiting:
             op = self._again.get(waiting.pop())
-            if op is not None and op not in needed and op.results[0] not in self._now:
+            if op is not None and op not in needed and op not in self._made:
                 needed.add(op)
                 waiting += op.operands
         fresh: dict[Value, Value] = {}
@@ -253,7 +265,9 @@ class _Late:
             if done is not None:
                 self._hold(op, done, fresh)
             operands = [self._now.get(v) or fresh.get(v, v) for v in op.operands]
-            self._now.update(zip(op.results, self._b.copy(op, operands), strict=True))
+            results = zip(op.results, self._b.copy(op, operands), strict=True)
+            self._now.update((v, new) for v, new in results if v in self._again)
+        self._made |= needed
 
     def _hold(self, op: Operation, done: Value, fresh: dict[Value, Value]) -> None:
         """Lets an operation wait for `done`, by its smallest operand, unless one waits already."""

@@ -70,6 +70,8 @@ def test_a_product_costs_what_it_multiplies_and_a_loop_what_its_steps_do():
 PASSES = {
     "residuals": residuals_function,
     "least": lambda f: residuals_function(f, 0),
+    "less": lambda f: residuals_function(f, 100),
+    "half": lambda f: residuals_function(f, 0.5),
     "most": lambda f: residuals_function(f, 1.0),
     "blocks": lambda f: distribute_loops_function(f, 2),
     "layouts": loop_layouts_function,

@@ -110,9 +110,9 @@ def grad(
             quantities there are an error.
         debug_nan: look at value, aux, gradients and written States before anything is returned or committed;
             if something is not finite, find the operation that made it.
-        residuals: what loops may keep for the backward pass that could be computed again: so many bytes, or
-            as a float a part of what would be kept, 0 as little as possible. By default what is dear to
-            compute for the memory it takes.
+        residuals: what may be kept for the backward pass that could be computed again: so many bytes, or as a
+            float a part of what would be kept, 0 as little as possible. By default everything, and in loops
+            what is dear to compute for the memory it takes.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
