@@ -82,6 +82,27 @@ def test_derivatives_of_a_gradient_that_computes_again():
     close(jax.grad(inner(0))(x), expected)
 
 
+@pytest.mark.parametrize(
+    ("transform", "reference"),
+    [
+        (sg.jacrev, jax.jacrev),
+        (sg.vector_grad, lambda f: jax.grad(lambda x: jnp.sum(f(x)))),
+        (sg.hessian, jax.hessian),
+    ],
+)
+def test_other_derivatives_in_reverse_take_a_budget(transform, reference):
+    w, x = layers(8, 4), inputs(8, 2)
+
+    def fn(x):
+        for layer in w:
+            x = x + jax.nn.gelu(x @ layer["up"]) @ layer["down"]
+        return jnp.mean(x**2, 1)
+
+    less = transform(fn, residuals=0)
+    assert held(less.trace(x).program)
+    close(less(x), reference(fn)(x))
+
+
 def test_a_mapped_gradient_that_computes_again():
     w, xs = layers(), jnp.stack([inputs(), 2 * inputs()])
     grad = sg.grad(network, argnums=1, residuals=0)
