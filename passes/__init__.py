@@ -19,6 +19,7 @@ from .forward_state import ForwardState, forward_state_function
 from .gradient import gradient_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
+from .hold_remats import HoldRemats, hold_remats_function
 from .hooks import DumpTo, Print, Timing, Verify, together
 from .inline import Inline, inline_function, inline_functions
 from .jacobian import Jacobian, jacobian_function
@@ -62,6 +63,7 @@ __all__ = [
     "Gradient",
     "HoistInvariants",
     "HoistReads",
+    "HoldRemats",
     "Hook",
     "Inline",
     "Jacobian",
@@ -93,6 +95,7 @@ __all__ = [
     "gradient_function",
     "hoist_invariants_function",
     "hoist_reads_function",
+    "hold_remats_function",
     "inline_function",
     "inline_functions",
     "jacobian_function",

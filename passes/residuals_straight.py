@@ -9,7 +9,7 @@ To compute everything again at once would save nothing, so the early part may be
 passes from one to the next is kept, and each is computed again when the late part gets there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -235,7 +235,7 @@ class _Late:
     def _note(self, op: Operation) -> None:
         """Remembers what can be waited for."""
         for v in op.results:
-            if _can_be_awaited(v) and op.name != CONSTANT:
+            if can_be_awaited(v) and op.name != CONSTANT:
                 self._done = v
 
     def rebuilt(self, late: Iterable[Operation]) -> list[Operation]:
@@ -243,7 +243,7 @@ class _Late:
         for op in late:
             lacking = [v for v in op.operands if v in self._again and v not in self._now]
             if lacking:
-                done = next((v for v in op.operands if v in made and _can_be_awaited(v)), self._done)
+                done = next((v for v in op.operands if v in made and can_be_awaited(v)), self._done)
                 self._b.at("residuals", op.location)
                 self._make(lacking, done)
             self._b.operations.append(with_parts(op, [self._now.get(v, v) for v in op.operands]))
@@ -270,14 +270,21 @@ class _Late:
         self._made |= needed
 
     def _hold(self, op: Operation, done: Value, fresh: dict[Value, Value]) -> None:
-        """Lets an operation wait for `done`, by its smallest operand, unless one waits already."""
-        if any(v in self._now or v in fresh for v in op.operands):
-            return
+        """Lets an operation wait for `done`, unless it does already."""
         given = [v for v in op.operands if v not in self._makers or self._makers[v].name != CONSTANT]
-        if given:
-            held = min(given, key=lambda v: (v.type.dtype.kind == "k", bytes_of(v.type)))
+        held = held_operand(given, {*self._now, *fresh})
+        if held is not None:
             fresh[held] = self._b.after(held, done)
 
 
-def _can_be_awaited(v: Value) -> bool:
+def held_operand(operands: Iterable[Value], waiting: Container[Value]) -> Value | None:
+    """The operand by which an operation is made to wait, the smallest; None if one of them waits already."""
+    operands = list(operands)
+    if any(v in waiting for v in operands):
+        return None
+    return min(operands, key=lambda v: (v.type.dtype.kind == "k", bytes_of(v.type)), default=None)
+
+
+def can_be_awaited(v: Value) -> bool:
+    """Whether the operation `after` takes it as what is waited for."""
     return v.type.dtype.kind == "f" and v.type.size > 0

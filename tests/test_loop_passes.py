@@ -12,6 +12,7 @@ from stategrad.passes import (
     canonicalise_function,
     distribute_loops_function,
     gradient_function,
+    hold_remats_function,
     loop_layouts_function,
     narrow_products_function,
     parse_pipeline,
@@ -76,6 +77,7 @@ PASSES = {
     "blocks": lambda f: distribute_loops_function(f, 2),
     "layouts": loop_layouts_function,
     "products": narrow_products_function,
+    "remats": hold_remats_function,
     "all": shape_loops_function,
     "least and blocks": lambda f: distribute_loops_function(simplify_function(residuals_function(f, 0)), 2),
 }
