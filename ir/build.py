@@ -69,9 +69,8 @@ class Builder:
             results = tuple([Value(t, n) for t, n in zip(types, names, strict=True)])
         else:
             results = tuple([Value(t) for t in types])
-        return self.append(
-            Operation(opdef, tuple(operands), results, attributes, tuple(regions), location or self.location)
-        )
+        where = location or self.location
+        return self.append(Operation(opdef, tuple(operands), results, attributes, tuple(regions), where))
 
     def append(self, op: Operation) -> tuple[Value, ...]:
         """Takes a finished operation; gives its results."""
@@ -95,17 +94,15 @@ class Builder:
         opdef = lookup(name)
         if opdef is None:
             raise IRTypeError(f"there is no operation {name!r}")
-        return self._emit_row(opdef, *operands, **attributes)
-
-    def _emit_row(self, opdef: OpDef, /, *operands: Value, **attributes: Any) -> Any:
-        results = self.emit(opdef, operands, attributes)
-        return results[0] if len(results) == 1 else results
+        return _row_method(opdef)(self, *operands, **attributes)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         opdef = None if name.startswith("_") else lookup(name)
         if opdef is None:
             raise AttributeError(f"{type(self).__name__} has no attribute, and the IR no operation, {name!r}")
-        return partial(self._emit_row, opdef)
+        method = _row_method(opdef)
+        setattr(Builder, name, method)  # from now on it is found without a search
+        return partial(method, self)
 
     def constant(self, value: Any, type: Type, name: str = "") -> Value:
         """A constant; a scalar `value` fills the whole shape."""
@@ -140,6 +137,15 @@ class Builder:
     ) -> Function:
         """The finished function; `facts` become its attributes."""
         return Function(name, self.region(params, results), facts, location)
+
+
+def _row_method(opdef: OpDef) -> Callable[..., Any]:
+    def emit_row(self: Builder, /, *operands: Value, **attributes: Any) -> Any:
+        types = opdef.inferred([v.type for v in operands], attributes)
+        results = self.make(opdef, operands, types, attributes)
+        return results[0] if len(results) == 1 else results
+
+    return emit_row
 
 
 @cache

@@ -74,8 +74,8 @@ class Cell:
 
 
 class _Frozen:
-    """What is set once, when the object is made, through `_set`. (Frozen dataclasses do the same, but take
-    twice as long to make, and a compiler makes many operations.)
+    """What is set once, when the object is made. (Frozen dataclasses refuse too, but take four times as long
+    to make, and a compiler makes many operations.)
     """
 
     __slots__ = ()
@@ -84,11 +84,12 @@ class _Frozen:
         raise FrozenInstanceError(f"cannot assign to field {name!r}: passes rebuild, they change nothing")
 
 
+_new = object.__new__
 _set = object.__setattr__
 
 
-class Operation(_Frozen):
-    """One application of a row. `effects` is worked out when the object is made."""
+class _Fields:
+    """An operation while it is made; then it gets the class that refuses."""
 
     __slots__ = (
         "attributes",
@@ -109,24 +110,31 @@ class Operation(_Frozen):
     effects: Mapping[Cell, Effect]
     external: bool
 
-    def __init__(
-        self,
+
+class Operation(_Frozen, _Fields):
+    """One application of a row. `effects` is worked out when the object is made."""
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
         opdef: "OpDef",
         operands: tuple[Value, ...],
         results: tuple[Value, ...],
         attributes: Mapping[str, Any] = NO_ATTRIBUTES,
         regions: tuple["Region", ...] = (),
         location: Location = UNKNOWN,
-    ) -> None:
-        _set(self, "opdef", opdef)
-        _set(self, "operands", operands)
-        _set(self, "results", results)
-        _set(self, "attributes", attributes)
-        _set(self, "regions", regions)
-        _set(self, "location", location)
-        effects, external = PURE if opdef.pure else opdef.effects_of(self)
-        _set(self, "effects", effects)
-        _set(self, "external", external)
+    ) -> "Operation":
+        made: Any = _new(_Fields)
+        made.opdef = opdef
+        made.operands = operands
+        made.results = results
+        made.attributes = attributes
+        made.regions = regions
+        made.location = location
+        made.effects, made.external = PURE if opdef.pure else opdef.effects_of(made)
+        made.__class__ = cls
+        return made
 
     @property
     def name(self) -> str:

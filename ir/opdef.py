@@ -80,7 +80,7 @@ class OpDef(ABC):
         """
 
     def inferred(
-        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region]
+        self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region] = ()
     ) -> tuple[Type, ...]:
         """What `infer` gives, for a builder: rules may emit the same operation many times."""
         return self.infer(types, attributes, regions)
@@ -233,6 +233,8 @@ class Row(OpDef):
     def inferred(
         self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region] = ()
     ) -> tuple[Type, ...]:
+        if self.effect:  # there is hardly a second one on the same cell
+            return self.infer(types, attributes)
         key = (*types, *attributes.items()) if attributes else tuple(types)
         try:
             found = self._known.get(key)

@@ -1,6 +1,7 @@
 """Array types: one object for each."""
 
 from collections.abc import Iterable
+from math import prod
 from operator import index
 from typing import Any
 
@@ -11,11 +12,20 @@ class Type:
     """An array type: element type and shape. Printed `f32[4,4]`, a scalar `f32[]`.
 
     There is one object for each type, so identity is equality.
+
+    Attributes:
+        rank: the number of axes.
+        size: the number of elements.
+        differentiable: whether values of this type have tangents: real and complex numbers do, integers,
+            booleans, keys do not.
     """
 
-    __slots__ = ("dtype", "shape")
+    __slots__ = ("differentiable", "dtype", "rank", "shape", "size")
     dtype: DType
     shape: tuple[int, ...]
+    rank: int
+    size: int
+    differentiable: bool
 
     def __new__(cls, dtype: DType, shape: tuple[int, ...] = ()) -> "Type":
         return _TYPES.get((dtype, shape)) or _enter(dtype, shape)
@@ -28,24 +38,6 @@ class Type:
 
     def __repr__(self) -> str:
         return f"Type({self})"
-
-    @property
-    def rank(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        n = 1
-        for d in self.shape:
-            n *= d
-        return n
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether values of this type have tangents: real and complex numbers do, integers, booleans, keys do
-        not.
-        """
-        return self.dtype.differentiable
 
     def with_shape(self, shape: Iterable[int]) -> "Type":
         return Type(self.dtype, tuple(shape))
@@ -78,6 +70,14 @@ _TYPES: dict[tuple[DType, tuple[int, ...]], Type] = {}
 def _enter(dtype: DType, shape: tuple[int, ...]) -> Type:
     """The only object of a type that is new."""
     made = object.__new__(Type)
-    object.__setattr__(made, "dtype", dtype)
-    object.__setattr__(made, "shape", tuple(map(index, shape)))
+    lengths = tuple(map(index, shape))
+    fields = {
+        "dtype": dtype,
+        "shape": lengths,
+        "rank": len(lengths),
+        "size": prod(lengths),
+        "differentiable": dtype.differentiable,
+    }
+    for name, value in fields.items():
+        object.__setattr__(made, name, value)
     return _TYPES.setdefault((dtype, made.shape), made)

@@ -52,20 +52,21 @@ class _Cse(Rewriter):
         versions: dict[Cell, int] = {}
         for op in region.operations:
             regions = [self._region(r, e) for r, e in _inner(scope, op)] if op.regions else ()
-            new = self.renew(scope, op, regions)
+            new = scope.moved(op) if op.opdef.pure else self.renew(scope, op, regions)
             first = self._first(new, seen, versions)
             if first is new:
                 scope.append(new)
             else:
                 scope.replace(op.results, first.results)
-            for cell, effect in new.effects.items():
-                if effect.changes:
-                    versions[cell] = versions.get(cell, 0) + 1
+            if new.effects:
+                for cell, effect in new.effects.items():
+                    if effect.changes:
+                        versions[cell] = versions.get(cell, 0) + 1
         return scope.finish()
 
     def _first(self, op: Operation, seen: dict[Key, Operation], versions: Mapping[Cell, int]) -> Operation:
         """The first operation that is equal to this one: itself if there is none before it."""
-        if op.opdef.name == BARRIER or op.external or op.regions:
+        if op.external or op.regions or op.opdef.name == BARRIER:
             return op
         key: Key = (op.opdef, op.operands)
         if op.effects:

@@ -116,8 +116,22 @@ class _Marking:
             leaf = self._ports[op] is None and not op.regions
             if leaf and (op.external or (cell in self._outer and op.effects[cell].changes)):
                 self._keep_effect(op)
-        while self._todo:
-            self._follow(self._todo.pop())
+        self._run()
+
+    def _run(self) -> None:
+        """Marks what needed values are made of."""
+        todo, pure, operations, values = self._todo, self._pure, self.operations, self.values
+        while todo:
+            value = todo.pop()
+            op = pure.get(value)
+            if op is None:
+                self._follow(value)
+            elif op not in operations:
+                operations.add(op)
+                for v in op.operands:
+                    if v not in values:
+                        values.add(v)
+                        todo.append(v)
 
     def _need(self, value: Value) -> None:
         if value not in self.values:
@@ -125,14 +139,7 @@ class _Marking:
             self._todo.append(value)
 
     def _follow(self, value: Value) -> None:
-        """Marks what a needed value is made of."""
-        op = self._pure.get(value)
-        if op is not None:
-            if op not in self.operations:
-                self.operations.add(op)
-                for v in op.operands:
-                    self._need(v)
-            return
+        """Marks what a value is made of that no plain operation made."""
         made = self._maker.get(value)
         if made is not None:
             self._follow_result(*made)

@@ -107,7 +107,9 @@ class Demand(Everything):
             elif op.effects:
                 self._effect(op, want, now)
             elif not want.isdisjoint(op.results) and not is_constant(op):
-                want.update(_real(op.operands))
+                for v in op.operands:
+                    if v.type.differentiable:
+                        want.add(v)
         self._values |= want
         now.difference_update(region.locals)
         return tuple(v in want for v in region.params), frozenset(now)

@@ -10,7 +10,7 @@ from stategrad.ir.ops.common import batch as elementwise
 from stategrad.ir.record import record
 
 from .fold_regions import REGION_RULES, forward_results, settle_carries
-from .identities import IDENTITIES, Folding
+from .identities import IDENTITIES, OF_CONSTANTS, Folding
 from .pipeline import register_pass
 from .ports import ports
 from .rebuild import RewritePass, Rewriter
@@ -64,13 +64,15 @@ class _Fold(Rewriter):
                 new = scope.moved(op)
                 value = _folded(scope, new)
                 scope.append(new) if value is None else scope.replace(op.results, value)
+            elif not op.regions:
+                scope.append(self.renew(scope, op))
             else:
                 scope.at("fold", op.location)
                 self._operation(scope, op)
 
     def _operation(self, scope: Folding, op: Operation) -> None:
         found = ports(op)
-        if found is None or not op.regions:
+        if found is None:
             scope.append(self.renew(scope, op, [self.region(r) for r in op.regions]))
             return
         rule = REGION_RULES.get(op.name)
@@ -124,15 +126,16 @@ def _as_type(made: Operation, type: Type) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------- plain operations
 def _folded(scope: Folding, op: Operation) -> Sequence[Value] | None:
     """The values that the results of a pure operation are known to be."""
-    operands, constants = op.operands, scope.constants
-    identity = IDENTITIES.get(op.opdef.name)
+    operands, constants, name = op.operands, scope.constants, op.opdef.name
     known = not constants.keys().isdisjoint(operands)
-    if identity is not None and (known or identity.looks_further):
-        scope.at("fold", op.location)
-        found = identity.rule(scope, op)
-        if found is not None:
-            return (found,)
-    if not known or not constants.keys() >= {*operands} or op.opdef.name == BARRIER:
+    for table in (OF_CONSTANTS, IDENTITIES) if known else (IDENTITIES,):
+        rule = table.get(name)
+        if rule is not None:
+            scope.at("fold", op.location)
+            found = rule(scope, op)
+            if found is not None:
+                return (found,)
+    if not known or not constants.keys() >= {*operands} or name == BARRIER:
         return None
     return _computed(scope, op, [constants[v] for v in operands])
 

@@ -44,7 +44,10 @@ class _ForwardState(Rewriter):
     def _forwarded(self, region: Region) -> Region:
         walk = _Forward(region)
         for op in region.operations:
-            regions = [self._forwarded(r) for r in op.regions]
+            if op.opdef.pure:
+                walk.row(walk.scope.moved(op))
+                continue
+            regions = [self._forwarded(r) for r in op.regions] if op.regions else ()
             walk.step(self.renew(walk.scope, op, regions), op)
         return walk.scope.finish()
 
@@ -64,6 +67,12 @@ class _Forward:
             "take": self._take,
         }
 
+    def row(self, op: Operation) -> None:
+        """Takes in the next operation, one without effects or regions."""
+        self.scope.append(op)
+        if is_zero(op):
+            self._zeros[op.result.type] = op.result
+
     def step(self, op: Operation, old: Operation) -> None:
         """Takes in the next operation; `old` is what it was before its operands were renewed."""
         rule = self._rules.get(op.name)
@@ -72,7 +81,6 @@ class _Forward:
             rule(op, op.attributes["cell"])
             return
         self.scope.append(op)
-        self._zeros.update((r.type, r) for r in op.results if is_zero(op))
         for cell, effect in op.effects.items():
             if effect.changes:
                 self._forget(cell)
@@ -160,6 +168,9 @@ class _Backward:
 
     def step(self, op: Operation) -> Operation | None:
         """What becomes of the operation before those already walked; None if nothing needs it."""
+        if op.opdef.pure:
+            self._used.update(op.operands)
+            return op
         cell = op.attributes.get("cell")
         new = self._inside(op) if cell is None else self._effect(op, cell)
         if new is not None:

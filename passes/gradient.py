@@ -1,4 +1,4 @@
-"""gradient: a function and its pullback in one program, from the halves that linearize makes."""
+"""gradient: a function and its pullback in one program, by a tape of what depends on tangents."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,9 @@ from .demand import Everything, demand_of
 from .linearize import LinearizeContext, Linearizer, check_active
 from .local_cells import with_local_cells
 from .names import Fresh
-from .transpose import TransposeContext, Transposer
+from .routing import RoutingBuilder
+from .tape import TapeTranspose, TapingBuilder
+from .transpose import Transposer
 
 
 def gradient_function(
@@ -35,32 +37,28 @@ def gradient_function(
     results = differentiable_results(function) if results is None else results
     check_results(function, results, final_cells)
     names = Fresh.beside(function, cells=(*cells, *final_cells))
-    forward = Forward(function, args, cells, names, demand_of(function.body, results, final_cells))
+    b = TapingBuilder()
+    forward = Forward(function, args, cells, names, demand_of(function.body, results, final_cells), b)
     halves, transposer = forward.halves, Transposer(names)
     given = [Value(function.results[i].type, f"ct_{function.results[i].name}") for i in results]
     final = [Value(c.type, f"ct_{c.name}") for c in final_cells]
 
-    b = forward.continued()
     b.at("transpose", function.location)
     if unit:
         seeds, given = [b.constant(1.0, v.type, v.name) for v in given], []
     else:
         seeds = given
-    cotangents: list[Value | None] = [None] * len(function.results)
-    for i, value in zip(results, seeds, strict=True):
-        before = cotangents[i]
-        cotangents[i] = value if before is None else b.add(before, value)
-    for cell, value in zip(final_cells, final, strict=True):
-        if cell in halves.exit:
-            b.accumulate(value, cell=transposer.cotangent_cell(forward.shadow(cell)))
-    active = frozenset(forward.shadow(c) for c in final_cells if c in halves.exit)
-
-    live = [i for i, t in enumerate(halves.result_tangents) if t is not None]
-    linear = halves.linear_region([*halves.residuals.values(), *forward.tangent_params], live)
-    known = [*halves.residuals, *[None] * len(forward.tangent_params)]
-    back = transposer.region_into(b, linear, known, [cotangents[i] for i in live], active)
+    back = TapeTranspose(
+        transposer,
+        b,
+        [(halves.result_tangents[i], seed) for i, seed in zip(results, seeds, strict=True)],
+        [(forward.shadow(c), v) for c, v in zip(final_cells, final, strict=True) if c in halves.exit],
+    )
     b.at("transpose", function.location)
-    gradients = [*_by_args(forward, back, args), *_by_cells(forward, back, cells)]
+    gradients = [
+        *(back.cotangent(forward.tangent_of(i)) for i in args),
+        *(back.cotangent_held(forward.shadow(c)) for c in cells),
+    ]
     made = b.function(
         name or names.functions.fresh(f"{function.name}.gradient"),
         [*halves.params, *given, *final],
@@ -80,12 +78,13 @@ class Forward:
         cells: Sequence[Cell],
         names: Fresh,
         demand: Everything,
+        b: RoutingBuilder,
     ) -> None:
         check_args(function, args)
         flags = tuple(i in args for i in range(len(function.params)))
         self.run = Linearizer(names, demand)
         active = check_active(function, flags, cells)
-        self.halves: LinearizeContext = self.run.region(self.run.body(function), flags, active)
+        self.halves: LinearizeContext = self.run.region_into(b, self.run.body(function), flags, active)
 
     @property
     def tangent_params(self) -> list[Value]:
@@ -109,17 +108,6 @@ class Forward:
 def differentiable_results(function: Function) -> list[int]:
     """The indices of the results that can have a tangent."""
     return [i for i, v in enumerate(function.results) if v.type.differentiable]
-
-
-def _by_args(forward: Forward, back: TransposeContext, args: Sequence[int]) -> list[Value]:
-    offset = len(forward.halves.residuals)
-    place = {p: offset + i for i, p in enumerate(forward.tangent_params)}
-    return [back.found_or_zero(place[forward.tangent_of(i)]) for i in args]
-
-
-def _by_cells(forward: Forward, back: TransposeContext, cells: Sequence[Cell]) -> list[Value]:
-    b, shadows = back.b, [forward.shadow(c) for c in cells]
-    return [b.read(cell=back.cotangent_cell(s)) if s in back.exit else b.zeros(s.type) for s in shadows]
 
 
 def check_args(function: Function, args: Sequence[int]) -> None:

@@ -29,11 +29,11 @@ class LinearizeContext:
         region: Region,
         active: Flags,
         cells: Cells,
-        b: RoutingBuilder | Together | None = None,
+        b: RoutingBuilder | Together,
     ) -> None:
         self.walk = run.activity
         self._wants = run.demand
-        self.b = b or RoutingBuilder()
+        self.b = b
         self.params = [Value(v.type, v.name) for v in region.params]
         self.tangent_params = [
             self.b.linear.param(v.type, _tangent_name(v)) if flag else None
@@ -76,52 +76,50 @@ class LinearizeContext:
         self.exit = frozenset(self._cells.difference(region.locals))
 
     def _row(self, op: Operation) -> None:
-        operands = self.operands(op)
-        if self._tangent.keys().isdisjoint(op.operands) or not self._wants.any(op.results):
-            self._bind(op, self.b.place(_with(op, operands)), {})
+        operands, tangent = self.operands(op), self._tangent
+        if tangent.keys().isdisjoint(op.operands) or not self._wants.any(op.results):
+            self._bind(op, self.b.place(_with(op, operands)))
             return
         self.b.at(self.by, op.location)
-        tangents = [self._tangent.get(v) for v in op.operands]
-        results, given = op.opdef.push_of(self.b, op, operands, tangents)
-        found = {
-            i: self._checked(op, t)
-            for i, t in enumerate(given)
-            if t is not None and op.results[i].type.differentiable
-        }
-        self._bind(op, results, found)
+        results, found = self.b.push(op, operands, [tangent.get(v) for v in op.operands])
+        self._bind(op, results)
+        for old, new in zip(op.results, found, strict=True):
+            if new is not None and old.type.differentiable:
+                self._hold(old, self._checked(op, new))
 
     def _effect(self, op: Operation) -> None:
         ((cell, effect),) = op.effects.items()
         if effect == Effect.READ:
-            results: Sequence[Value] = [self.read(cell, op)]
+            self._bind(op, [self.read(cell, op)])
+            if not self._wants.value(op.results[0]):
+                return
         else:
-            results = self.b.place(_with(op, self.operands(op)))
+            self._bind(op, self.b.place(_with(op, self.operands(op))))
             self._forget([cell])
         if effect == Effect.WRITE:
             self._held[cell] = self._primal[op.operands[0]]
-        if effect == Effect.READ and not self._wants.value(op.results[0]):
-            self._bind(op, results, {})
-            return
         tangent = self._tangent.get(op.operands[0]) if op.operands and self._wants.effect(op) else None
-        self._bind(op, results, self._tangent_effect(op, cell, effect, tangent))
+        found = self._tangent_effect(op, cell, effect, tangent)
+        if found is not None:
+            self._hold(op.results[0], found)
 
     def _tangent_effect(
         self, op: Operation, cell: Cell, effect: Effect, tangent: Value | None
-    ) -> Mapping[int, Value]:
+    ) -> Value | None:
         """The effect on the shadow; outside the active cells a shadow is zero and stays untouched."""
         linear, active = self.b.linear.at(self.by, op.location), cell in self._cells
         if effect == Effect.READ:
-            return {0: linear.read(cell=self._run.shadow(cell))} if active else {}
+            return linear.read(cell=self._run.shadow(cell)) if active else None
         if effect == Effect.TAKE:
             self._cells.discard(cell)
-            return {0: linear.take(cell=self._run.shadow(cell))} if active else {}
+            return linear.take(cell=self._run.shadow(cell)) if active else None
         if tangent is not None:
             linear.emit(op.opdef, [tangent], {"cell": self._run.shadow(cell)})
             self._cells.add(cell)
         elif active and effect == Effect.WRITE:
             linear.take(cell=self._run.shadow(cell))
             self._cells.discard(cell)
-        return {}
+        return None
 
     def _structured(self, rules: StructuredOp, op: Operation) -> None:
         self._clear_unwanted(op)
@@ -129,7 +127,7 @@ class LinearizeContext:
             self.b.location = op.location  # of what the rule reads for the linear half
             self._rule(rules, op)
         else:
-            self._bind(op, self.primal_copy(op), {})
+            self._bind(op, self.primal_copy(op))
             self._forget(c for c, e in op.effects.items() if e.changes)
 
     def _clear_unwanted(self, op: Operation) -> None:
@@ -143,14 +141,16 @@ class LinearizeContext:
     def _rule(self, rules: StructuredOp, op: Operation) -> None:
         rules.linearize(self, op)
 
-    def _bind(self, op: Operation, results: Sequence[Value], tangents: Mapping[int, Value]) -> None:
+    def _bind(self, op: Operation, results: Sequence[Value]) -> None:
         for old, new in zip(op.results, results, strict=True):
             new.name = new.name or old.name
             self._primal[old] = new
-        for i, tangent in tangents.items():
-            if self._wants.value(op.results[i]):
-                tangent.name = tangent.name or _tangent_name(op.results[i])
-                self._tangent[op.results[i]] = tangent
+
+    def _hold(self, value: Value, tangent: Value) -> None:
+        """Says what the tangent of a value is, if anybody wants it."""
+        if self._wants.value(value):
+            tangent.name = tangent.name or _tangent_name(value)
+            self._tangent[value] = tangent
 
     def _checked(self, op: Operation, tangent: Value) -> Value:
         if tangent not in self.b.linear.tangents and tangent not in self.b.sources:
@@ -244,7 +244,9 @@ class LinearizeContext:
         """Says what the results of `op` and their tangents are, and which cells that it touches are active
         now.
         """
-        self._bind(op, results, tangents)
+        self._bind(op, results)
+        for i, tangent in tangents.items():
+            self._hold(op.results[i], tangent)
         self._forget(c for c, e in op.effects.items() if e.changes)
         self._cells.difference_update(op.effects)
         self._cells.update(exit)
@@ -281,8 +283,8 @@ class LinearizeContext:
 
 def _with(op: Operation, operands: Sequence[Value]) -> Operation:
     """`op` on other operands, with new results and new regions."""
-    results = tuple(Value(r.type, r.name) for r in op.results)
-    regions = tuple(map(clone_region, op.regions))
+    results = tuple([Value(r.type, r.name) for r in op.results])
+    regions = tuple(map(clone_region, op.regions)) if op.regions else ()
     return Operation(op.opdef, tuple(operands), results, op.attributes, regions, op.location)
 
 

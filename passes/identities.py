@@ -5,7 +5,8 @@ x, as it does in XLA. x * 0 is *not* folded unless x is an integer.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from stategrad.ir import Operation, Region, Value
 
@@ -21,25 +22,32 @@ class Folding(Scope):
         super().__init__(region)
         self.constants: dict[Value, Operation] = {}
         self._makers: dict[Value, Operation] = {}
-        self._used: set[Value] = set()
-        self.use(region)
+        self._splats: dict[Operation, Any] = {}
+        self._inside = [region]
+
+    @cached_property
+    def _used(self) -> set[Value]:
+        return {
+            v for r in self._inside for v in (*r.results, *(v for op in r.operations for v in op.operands))
+        }
 
     def use(self, region: Region) -> None:
-        """Takes note of the values that a region uses."""
-        for op in region.operations:
-            self._used.update(op.operands)
-        self._used.update(region.results)
+        """Takes note of a region that is put here: of what it uses."""
+        self._inside.append(region)
+        self.__dict__.pop("_used", None)
 
     def is_used(self, old: Value) -> bool:
         """Whether anything takes the value as operand or yields it."""
         return old in self._used
 
     def append(self, op: Operation) -> tuple[Value, ...]:
-        for r in op.results:
+        results = op.results
+        for r in results:
             self._makers[r] = op
-        if op.name == CONSTANT:
-            self.constants[op.result] = op
-        return super().append(op)
+        if op.opdef.name == CONSTANT:
+            self.constants[results[0]] = op
+        self.operations.append(op)
+        return results
 
     def maker(self, value: Value) -> Operation | None:
         """The operation of this region that made what `value` has become; None for a parameter."""
@@ -53,7 +61,11 @@ class Folding(Scope):
     def splat(self, value: Value) -> Any:
         """The one number that the value is full of, if it is known."""
         made = self.constants.get(self.value(value))
-        return None if made is None else splat(made)
+        if made is None:
+            return None
+        if made not in self._splats:
+            self._splats[made] = splat(made)
+        return self._splats[made]
 
     def full(self, value: Value, number: int) -> bool:
         """Whether the value is a constant full of that number."""
@@ -64,38 +76,37 @@ class Folding(Scope):
 Rule = Callable[[Folding, Operation], Value | None]
 
 
-class Identity(NamedTuple):
-    """`rule` gives the value, or None. It `looks_further` than for constants among the operands."""
-
-    rule: Rule
-    looks_further: bool
-
-
-IDENTITIES: dict[str, Identity] = {}
+IDENTITIES: dict[str, Rule] = {}
+"""They give the value, or None."""
+OF_CONSTANTS: dict[str, Rule] = {}
+"""The same for operations of which an operand is a constant."""
 
 
-def _identity(*names: str, looks_further: bool = True) -> Callable[[Rule], Rule]:
+def _identity(*names: str, table: dict[str, Rule] = IDENTITIES) -> Callable[[Rule], Rule]:
     def keep(rule: Rule) -> Rule:
-        IDENTITIES.update(dict.fromkeys(names, Identity(rule, looks_further)))
+        table.update(dict.fromkeys(names, rule))
         return rule
 
     return keep
 
 
+_identity("add")(joined)
+
+
 # ------------------------------------------------------------------------------------------------ arithmetic
-@_identity("add")
+@_identity("add", table=OF_CONSTANTS)
 def _add(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
-    return y if scope.full(x, 0) else x if scope.full(y, 0) else joined(scope, op)
+    return y if scope.full(x, 0) else x if scope.full(y, 0) else None
 
 
-@_identity("sub", looks_further=False)
+@_identity("sub", table=OF_CONSTANTS)
 def _sub(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
     return x if scope.full(y, 0) else None
 
 
-@_identity("mul", looks_further=False)
+@_identity("mul", table=OF_CONSTANTS)
 def _mul(scope: Folding, op: Operation) -> Value | None:
     for x, y in (op.operands, op.operands[::-1]):
         if scope.full(y, 1):
@@ -107,7 +118,7 @@ def _mul(scope: Folding, op: Operation) -> Value | None:
     return None
 
 
-@_identity("div", looks_further=False)
+@_identity("div", table=OF_CONSTANTS)
 def _div(scope: Folding, op: Operation) -> Value | None:
     x, y = op.operands
     return x if scope.full(y, 1) else None

@@ -16,6 +16,7 @@ from .local_cells import with_local_cells
 from .names import Fresh, cell_named, function_named
 from .pipeline import Pass, register_pass
 from .push import Push, Pushed
+from .routing import RoutingBuilder
 from .spec import CellName, FunctionName
 from .standard import simplify_function
 from .thread_state import thread_function
@@ -104,7 +105,7 @@ def _block_type(result: Type, by: Type, mode: Mode) -> Type:
 def _by_halves(of: _Of, mode: Mode, names: Fresh) -> tuple[_Open, dict[Block, Value]]:
     """The primal half, and the derivatives by a basis that is pushed through the other half."""
     demand = demand_of(of.function.body, of.results, ())
-    forward = Forward(of.function, of.args, of.cells, names, demand)
+    forward = Forward(of.function, of.args, of.cells, names, demand, RoutingBuilder())
     halves, b = forward.halves, forward.continued()
     live = [i for i, r in enumerate(of.results) if halves.result_tangents[r] is not None]
     make = _pullback if mode == "reverse" else _tangents

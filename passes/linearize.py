@@ -25,6 +25,7 @@ from .demand import EVERYTHING, Everything, demand_of
 from .halves import LinearizeContext
 from .names import Fresh, with_own_locals
 from .recompute import Silencer
+from .routing import RoutingBuilder
 from .thread_state import Threader
 
 
@@ -112,7 +113,11 @@ class Linearizer:
 
     def region(self, region: Region, active: Flags, cells: Cells) -> LinearizeContext:
         """The two halves of a region, still open."""
-        made = LinearizeContext(self, region, active, cells)
+        return self.region_into(RoutingBuilder(), region, active, cells)
+
+    def region_into(self, b: RoutingBuilder, region: Region, active: Flags, cells: Cells) -> LinearizeContext:
+        """The two halves of a region, as `b` builds them, still open."""
+        made = LinearizeContext(self, region, active, cells, b)
         made.run_all(region)
         return made
 

@@ -16,8 +16,9 @@ _WIDEST = 16
 
 def joined(scope: "Folding", op: Operation) -> Value | None:
     """The sum of two neighbouring parts, each between zeros, as one part between zeros; else None."""
-    pads = [scope.made_by(v, "pad") for v in op.operands]
-    first, second = pads
+    x, y = op.operands
+    first = scope.made_by(x, "pad")
+    second = None if first is None else scope.made_by(y, "pad")
     if first is None or second is None or not all(_of_zeros(scope, pad) for pad in (first, second)):
         return None
     for one, other in ((first, second), (second, first)):

@@ -1,6 +1,6 @@
 """The transpose of one region in the making: the context of the rules of transpose."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -24,60 +24,41 @@ if TYPE_CHECKING:
 
 
 class TransposeContext:
-    """One region being transposed: what the rules of structured operations work with.
+    """Something linear that is walked backwards: what the rules of structured operations work with.
 
-    `known` are the values of the parameters that are not linear, `given` the cotangents of the results;
-    afterwards `found` are the cotangents of the parameters, and `exit` the outer cells whose cotangent may be
-    nonzero. All have None where there is nothing.
+    Args:
+        linear: the values that depend on tangents.
+        cells: the cells that have a cotangent at the end.
     """
 
-    def __init__(
-        self,
-        run: "Transposer",
-        b: Builder,
-        region: Region,
-        known: Sequence[Value | None],
-        given: Sequence[Value | None],
-        cells: Cells,
-    ) -> None:
+    def __init__(self, run: "Transposer", b: Builder, linear: Set[Value], cells: Cells) -> None:
         self.walk = run.activity
         self.b = b
-        self.known_params = known
-        self.given_results = given
-        self.found: list[Value | None] = []
-        self.exit: Cells = frozenset()
         self._run = run
-        self._region = region
-        self._part = run.activity.part(region, tuple(v is None for v in known))
-        self._known = {p: v for p, v in zip(region.params, known, strict=True) if v is not None}
+        self._linear = linear
+        self._known: dict[Value, Value] = {}
         self._cotangent: dict[Value, Value] = {}
         self._cells = set(cells)
 
     # ------------------------------------------------------------------------------------------- the walk
-    def run_all(self) -> None:
-        """Walks the linear operations backwards; the others are copied where their results are needed."""
-        region = self._region
-        for value, cotangent in zip(region.results, self.given_results, strict=True):
-            if cotangent is not None:
-                self.add(value, cotangent)
-        for op in reversed(self._part.operations):
-            if op.opdef.pure:
-                self._row(op)
-            elif isinstance(op.opdef, StructuredOp):
-                if any(self.given(op)) or self.active(op):
-                    op.opdef.transpose(self, op)
-            elif op.effects:
-                self._effect(op)
-            else:
-                self._row(op)
-        self.b.locals.extend(map(self._run.cotangent_cell, region.locals))
-        self.found = [self._cotangent.get(v) for v in region.params]
-        self.exit = frozenset(self._cells.difference(region.locals))
+    def _step(self, op: Operation) -> None:
+        if op.opdef.pure:
+            self._row(op)
+        elif isinstance(op.opdef, StructuredOp):
+            if any(self.given(op)) or self.active(op):
+                self._structured(op.opdef, op)
+        elif op.effects:
+            self._effect(op)
+        else:
+            self._row(op)
+
+    def _structured(self, rules: StructuredOp, op: Operation) -> None:
+        rules.transpose(self, op)
 
     def _row(self, op: Operation) -> None:
         if self._cotangent.keys().isdisjoint(op.results):
             return
-        linear, known = self._part.values, self._known
+        linear, known = self._linear, self._known
         operands = [None if v in linear else known.get(v) or self.known(v) for v in op.operands]
         b = self.b.at("transpose", op.location)
         found = op.opdef.transpose_of(b, op, self.cotangents(op), operands)
@@ -110,7 +91,7 @@ class TransposeContext:
     # ------------------------------------------------------------------------------------------ for rules
     def linear_flags(self, op: Operation) -> Flags:
         """Which operands are linear."""
-        return tuple(v in self._part.values for v in op.operands)
+        return tuple(v in self._linear for v in op.operands)
 
     def given(self, op: Operation) -> Flags:
         """Which results have a cotangent."""
@@ -130,23 +111,19 @@ class TransposeContext:
         return frozenset(c for c in op.effects if c in self._cells)
 
     def known(self, value: Value) -> Value:
-        """The value of something that is not linear; operations that it depends on are copied here."""
-        found = self._known.get(value)
-        if found is None:
-            self._copy_up_to(value)
-            found = self._known[value]
-        return found
+        """The value of something that is not linear."""
+        raise NotImplementedError
 
     def add(self, value: Value, cotangent: Value) -> None:
         """Adds to the cotangent of a value; what is not linear has none."""
-        if value not in self._part.values:
+        if value not in self._linear:
             return
         before = self._cotangent.get(value)
         total = cotangent if before is None else self.b.add(before, cotangent)
         total.name = total.name or cotangent_name(value)
         self._cotangent[value] = total
 
-    def child(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> "TransposeContext":
+    def child(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> "RegionTranspose":
         """The transposed inner region."""
         return self._run.region(region, linear, given, cells)
 
@@ -170,12 +147,6 @@ class TransposeContext:
         self._cells.difference_update(op.effects)
         self._cells.update(exit)
 
-    # ----------------------------------------------------------------------------------------- as a child
-    def found_or_zero(self, index: int) -> Value:
-        """The cotangent of a parameter, made where there is none."""
-        found = self.found[index]
-        return found or self.b.zeros(self._region.params[index].type)
-
     def cotangent_cell(self, cell: Cell) -> Cell:
         """The cell of the cotangent of a cell."""
         return self._run.cotangent_cell(cell)
@@ -183,6 +154,58 @@ class TransposeContext:
     def accumulator(self, type: Type) -> Cell:
         """A fresh cell to sum cotangents in."""
         return Cell(self._run.names.cells.fresh("acc"), type, "accumulator")
+
+
+class RegionTranspose(TransposeContext):
+    """The transpose of one region in the making.
+
+    `known_params` are the values of the parameters that are not linear, `given_results` the cotangents of the
+    results; afterwards `found` are the cotangents of the parameters, and `exit` the outer cells whose
+    cotangent may be nonzero. All have None where there is nothing.
+    """
+
+    def __init__(
+        self,
+        run: "Transposer",
+        b: Builder,
+        region: Region,
+        known: Sequence[Value | None],
+        given: Sequence[Value | None],
+        cells: Cells,
+    ) -> None:
+        self._part = run.activity.part(region, tuple(v is None for v in known))
+        super().__init__(run, b, self._part.values, cells)
+        self.known_params = known
+        self.given_results = given
+        self.found: list[Value | None] = []
+        self.exit: Cells = frozenset()
+        self._region = region
+        self._known.update((p, v) for p, v in zip(region.params, known, strict=True) if v is not None)
+
+    def run_all(self) -> None:
+        """Walks the linear operations backwards; the others are copied where their results are needed."""
+        region = self._region
+        for value, cotangent in zip(region.results, self.given_results, strict=True):
+            if cotangent is not None:
+                self.add(value, cotangent)
+        for op in reversed(self._part.operations):
+            self._step(op)
+        self.b.locals.extend(map(self._run.cotangent_cell, region.locals))
+        self.found = [self._cotangent.get(v) for v in region.params]
+        self.exit = frozenset(self._cells.difference(region.locals))
+
+    def known(self, value: Value) -> Value:
+        """The value of something that is not linear; what it depends on is copied here."""
+        found = self._known.get(value)
+        if found is None:
+            self._copy_up_to(value)
+            found = self._known[value]
+        return found
+
+    def found_or_zero(self, index: int) -> Value:
+        """The cotangent of a parameter, made where there is none."""
+        found = self.found[index]
+        return found or self.b.zeros(self._region.params[index].type)
 
     def region(self, params: Sequence[Value | None], results: Sequence[Value | None]) -> Region:
         """The finished region.

@@ -7,17 +7,17 @@ A derivative rule writes both through one builder and need not know which half a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stategrad.ir import (
-    NO_ATTRIBUTES,
-    UNKNOWN,
-    Builder,
-    Location,
-    OpDef,
-    Operation,
-    Region,
-    Type,
-    Value,
-)
+from stategrad.ir import UNKNOWN, Builder, Location, OpDef, Operation, Type, Value
+
+
+class PushingBuilder(Builder):
+    """Builds a program and what becomes of tangents in it."""
+
+    def push(
+        self, op: Operation, operands: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> tuple[Sequence[Value], Sequence[Value | None]]:
+        """Emits `op` on `operands`, of which some have tangents; gives the results and their tangents."""
+        return op.opdef.push_of(self, op, operands, tangents)
 
 
 class LinearHalf(Builder):
@@ -56,23 +56,13 @@ class LinearHalf(Builder):
         types, names = [r.type for r in source.results], [r.name for r in source.results]
         return Builder.make(self, source.opdef, (), types, source.attributes, (), names, source.location)
 
-    def make(
-        self,
-        opdef: OpDef,
-        operands: Sequence[Value],
-        types: Sequence[Type],
-        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
-        regions: Sequence[Region] = (),
-        names: Sequence[str] = (),
-        location: Location | None = None,
-    ) -> tuple[Value, ...]:
-        here = list(map(self.use, operands))
-        results = super().make(opdef, here, types, attributes, regions, names, location)
+    def make(self, opdef: OpDef, operands: Sequence[Value], *rest: Any) -> tuple[Value, ...]:
+        results = super().make(opdef, list(map(self.use, operands)), *rest)
         self.tangents.update(results)
         return results
 
 
-class RoutingBuilder(Builder):
+class RoutingBuilder(PushingBuilder):
     """Builds the primal half, and passes on to `linear` every operation that has a tangent among its
     operands.
 
@@ -80,30 +70,29 @@ class RoutingBuilder(Builder):
     does.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, linear: LinearHalf | None = None) -> None:
         self.sources: dict[Value, Operation] = {}
+        self.linear = linear or LinearHalf(self.sources)
+        super().__init__()
         self._waiting: dict[Value, Operation] = {}
-        self.linear = LinearHalf(self.sources)
 
-    def make(
-        self,
-        opdef: OpDef,
-        operands: Sequence[Value],
-        types: Sequence[Type],
-        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
-        regions: Sequence[Region] = (),
-        names: Sequence[str] = (),
-        location: Location | None = None,
-    ) -> tuple[Value, ...]:
+    @property
+    def location(self) -> Location:
+        """Where what follows comes from, in both halves."""
+        return self.linear.location
+
+    @location.setter
+    def location(self, location: Location) -> None:
+        self.linear.location = location
+
+    def make(self, opdef: OpDef, operands: Sequence[Value], *rest: Any) -> tuple[Value, ...]:
         if self.linear.tangents.isdisjoint(operands):
-            return super().make(opdef, operands, types, attributes, regions, names, location)
-        where = location or self.location
-        return self.linear.make(opdef, operands, types, attributes, regions, names, where)
+            return super().make(opdef, operands, *rest)
+        return self.linear.make(opdef, operands, *rest)
 
     def append(self, op: Operation) -> tuple[Value, ...]:
         """Takes an operation made by a rule."""
-        if not _is_source(op):
+        if not is_source(op):
             return self.place(op)
         for value in op.results:
             self.sources[value] = self._waiting[value] = op
@@ -114,7 +103,7 @@ class RoutingBuilder(Builder):
         for value in op.operands:
             if value in self._waiting:
                 self.settle(value)
-        if _is_source(op):
+        if is_source(op):
             self.sources.update(dict.fromkeys(op.results, op))
         self.operations.append(op)
         return op.results
@@ -129,7 +118,7 @@ class RoutingBuilder(Builder):
         return value
 
 
-class Together(LinearHalf):
+class Together(LinearHalf, PushingBuilder):
     """Builds both halves as one program: the builder of forward mode. Nothing is a residual."""
 
     def __init__(self) -> None:
@@ -153,6 +142,6 @@ class Together(LinearHalf):
         return value
 
 
-def _is_source(op: Operation) -> bool:
+def is_source(op: Operation) -> bool:
     """Whether making it again is free: a row without operands, such as a constant."""
     return op.opdef.pure and not op.operands

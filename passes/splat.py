@@ -14,7 +14,7 @@ BARRIER = "optimization_barrier"
 
 def splat(op: Operation | None) -> Any:
     """The one number that a constant is full of, as a NumPy scalar; None if there is none."""
-    if op is None or op.name != CONSTANT:
+    if op is None or op.opdef.name != CONSTANT:
         return None
     value, type = op.attributes["value"], op.attributes["type"]
     if type.dtype.numpy is None or getattr(value, "shape", ()) != ():

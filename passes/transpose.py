@@ -21,7 +21,7 @@ from stategrad.ir.record import record
 
 from .activity import Cells, CotangentActivity, Flags, cotangents_asked
 from .names import Fresh, with_own_locals
-from .pullback import TransposeContext, cotangent_name
+from .pullback import RegionTranspose, cotangent_name
 
 
 @record
@@ -83,7 +83,7 @@ class Transposer:
             found = self.cotangent_cells[cell] = Cell(name, cell.type, role, of)
         return found
 
-    def region(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> TransposeContext:
+    def region(self, region: Region, linear: Flags, given: Flags, cells: Cells) -> RegionTranspose:
         """The transposed region, still open; parameters are what is known and the given cotangents."""
         known = [
             None if flag else Value(v.type, v.name) for v, flag in zip(region.params, linear, strict=True)
@@ -101,11 +101,11 @@ class Transposer:
         known: Sequence[Value | None],
         given: Sequence[Value | None],
         cells: Cells,
-    ) -> TransposeContext:
+    ) -> RegionTranspose:
         """The transposed region, emitted at the place of `b`; parameters without a value in `known` are
         linear.
         """
-        made = TransposeContext(self, b, region, known, given, cells)
+        made = RegionTranspose(self, b, region, known, given, cells)
         made.run_all()
         return made
 

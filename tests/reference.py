@@ -129,6 +129,7 @@ ROWS: Mapping[str, Callable[..., Any]] = {
     "sin": lambda xp, op, x: xp.sin(x),
     "cos": lambda xp, op, x: xp.cos(x),
     "tanh": lambda xp, op, x: xp.tanh(x),
+    "square": lambda xp, op, x: x * x,
     "lt": lambda xp, op, x, y: _real(x) < _real(y),
     "select": lambda xp, op, p, x, y: xp.where(p, x, y),
     "reduce_sum": lambda xp, op, x: xp.sum(x, op.attributes["axes"]),

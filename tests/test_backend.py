@@ -308,3 +308,49 @@ def test_wide_programs_need_wide_arrays() -> None:
     x = b.param(Type.parse("f64[]"))
     with pytest.raises(IRTypeError, match="jax_enable_x64"):
         bind_function(b.function("f", [x], [x]), 1.0)
+
+
+# ---------------------------------------------------------------------------------- templates
+def test_what_is_lowered_like_an_earlier_operation_means_the_same() -> None:
+    b = Builder()
+    x, y = b.param(F, "x"), b.param(F, "y")
+    sums = [b.reduce_sum(v, axes=axes) for v in (x, y, b.mul(x, y)) for axes in ((0,), (1,), (0, 1), (0,))]
+    products = [b.sub(x, y), b.sub(y, x), b.max(x, y), b.max(y, x), b.sub(x, y)]
+    function = b.function("f", [x, y], [*sums, *products])
+    args = X, np.cos(X)
+    same(compile_function(function)(*args), evaluate(function, args)[0])
+
+
+def test_each_has_the_line_that_it_comes_from() -> None:
+    b = Builder()
+    x = b.param(F, "x")
+    found = []
+    for line in (3, 5):
+        b.location = Source("sums.py", line)
+        found.append(b.reduce_sum(b.sin(x), axes=(line % 2,)))
+        found.append(b.reduce_sum(b.cos(x), axes=(0,)))
+    text = _resolved(stablehlo_text(b.function("f", [x], found), locations=True))
+    for name in ("reduce_sum", "cos"):
+        assert set(re.findall(rf'"{name}:".*?"sums.py":(\d)', text)) == {"3", "5"}
+
+
+def _resolved(text: str) -> str:
+    """The text with names of locations replaced by the locations."""
+    known = dict(re.findall(r"^(#loc\d*) = (.*)$", text, re.MULTILINE))
+    for _ in range(4):
+        text = re.sub(r"#loc\d*", lambda m: known.get(m[0], m[0]), text)
+    return text
+
+
+def test_a_zero_to_fill_with_is_not_minus_zero() -> None:
+    of, index = Type.parse("f32[3]"), Type.parse("i32[1,1]")
+    b = Builder()
+    x, i = b.param(of, "x"), b.param(index, "i")
+    table = {"offset_dims": (), "collapsed_dims": (0,), "index_map": (0,), "slice_sizes": (1,)}
+    sorts = {"indices_are_sorted": False, "unique_indices": False}
+    none = {"operand_batch_dims": (), "indices_batch_dims": ()}
+    zeros = [b.gather_filled(x, i, **table, **none, **sorts, fill_value=z) for z in (0.0, -0.0)]
+    found = compile_function(b.function("f", [x, i], zeros))(
+        np.ones(3, np.float32), np.array([[7]], np.int32)
+    )
+    assert [bool(np.signbit(z[0])) for z in found] == [False, True]

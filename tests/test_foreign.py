@@ -1,6 +1,7 @@
 """Foreign operations: the rules that JAX has for a primitive, as ours. JAX itself is the truth."""
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest

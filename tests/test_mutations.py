@@ -8,13 +8,24 @@ from typing import Any
 import pytest
 
 from stategrad.ir.ops import call, cond, remat, scan
-from stategrad.passes import activity, batch_context, batch_walk, demand, linearize, thread_state, transpose
+from stategrad.passes import (
+    activity,
+    batch_context,
+    batch_walk,
+    demand,
+    linearize,
+    pullback,
+    tape,
+    thread_state,
+    transpose,
+)
 from tests.fuzz import failure
 from tests.random_programs import random_program
 
 TANGENT_EFFECT = (linearize.LinearizeContext, "_tangent_effect")
-EFFECT = (transpose.TransposeContext, "_effect")
+EFFECT = (pullback.TransposeContext, "_effect")
 SCAN = scan.Scan
+TAPE = tape.TapeTranspose
 
 MISTAKES = {
     "linearize: a write of an inactive value leaves the shadow as it was": (
@@ -148,7 +159,7 @@ MISTAKES = {
         "b.write",
     ),
     "transpose: a second cotangent replaces the first": (
-        transpose.TransposeContext,
+        pullback.TransposeContext,
         "add",
         "self.b.add(before, cotangent)",
         "cotangent",
@@ -179,10 +190,40 @@ MISTAKES = {
         "key = function, linear, asked",
     ),
     "transpose: the cotangents of local cells live on": (
-        transpose.TransposeContext,
+        pullback.RegionTranspose,
         "run_all",
         "self.b.locals.extend(map(self._run.cotangent_cell, region.locals))",
         "",
+    ),
+    "gradient: what is written keeps the cotangent of what was there before": (
+        TAPE,
+        "_effect",
+        "if effect == Effect.WRITE:\n                self._forget(cell)",
+        "",
+    ),
+    "gradient: a second read replaces the cotangent of the first": (
+        TAPE,
+        "_accumulate",
+        "cotangent if held is None else self.b.add(held, cotangent)",
+        "cotangent",
+    ),
+    "gradient: a taken cell keeps its cotangent": (
+        TAPE,
+        "_effect",
+        "if effect == Effect.TAKE:\n            self._forget(cell)",
+        "",
+    ),
+    "gradient: a loop does not see the cotangents of cells": (
+        TAPE,
+        "_structured",
+        "if held is not None:",
+        "if False:",
+    ),
+    "gradient: cells that a loop touched are forgotten": (
+        TAPE,
+        "_structured",
+        "self._in_memory.add(cell)",
+        "pass",
     ),
     "batch: a take leaves what the cell held before": (
         batch_context.BatchContext,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ..derivatives import Linear
 from ..dtypes import F32, I32, DType, dtype
 from ..errors import IRTypeError
 from ..opdef import Tangents, row, sample
-from .axes import Ints, accumulator, check_axes, inverse, moved_to_front, others, shifted, transposed
+from .axes import Ints, accumulator, check_axes, inverse, moved_to_front, others, shifted
 
 if TYPE_CHECKING:
     from ..build import Builder
@@ -99,32 +99,42 @@ def _dot_transpose(b: "Builder", op: Operation, index: int, ct: Value, operands:
     """The other operand's own axes are summed away, and what is left is put in place: of the two orders in
     which the factors can stand, in the one that leaves less to move.
     """
-    mine, its = index, 1 - index
-    of, other = op.operands[mine].type, operands[its]
-    contract, batch = op.attributes["contract"], op.attributes["batch"]
+    of, other, given = op.operands[index].type, operands[1 - index], op.attributes
     assert other is not None
-    my_free = others(of.rank, contract[mine], batch[mine])
-    its_free = others(other.type.rank, contract[its], batch[its])
+    plan = _transposed_dot(given["contract"], given["batch"], index, of.rank, other.type.rank)
+    x, y, precision = ct, other, given["precision"]
+    if plan.ct_last:
+        x, y, precision = y, x, precision[::-1]
+    product = b.dot(x, y, contract=plan.contract, batch=plan.batch, precision=precision, to=ct.type.dtype)
+    found = product if plan.permutation is None else b.transpose(product, permutation=plan.permutation)
+    return found if found.type is of else b.convert(found, to=of.dtype)
+
+
+class _TransposedDot(NamedTuple):
+    """A product of a cotangent and the other factor, and how its axes are to be permuted, if they are."""
+
+    ct_last: bool
+    contract: Pairs
+    batch: Pairs
+    permutation: Ints | None
+
+
+@lru_cache(maxsize=256)
+def _transposed_dot(contract: Pairs, batch: Pairs, mine: int, rank: int, its_rank: int) -> _TransposedDot:
+    its = 1 - mine
+    my_free = others(rank, contract[mine], batch[mine])
+    its_free = others(its_rank, contract[its], batch[its])
     shared = tuple(range(len(batch[0])))
     at = len(shared) if mine else len(shared) + len(my_free)
     summed = tuple(range(at, at + len(its_free)))
     partner = dict(zip(contract[its], contract[mine], strict=True))
     partners = tuple([partner[a] for a in sorted(contract[its])])
-    placed = (*batch[mine], *partners, *my_free)
-    ct_last = placed == tuple(range(of.rank))
-    factors = ((ct, summed, shared), (other, its_free, batch[its]))
-    (x, *of_x), (y, *of_y) = factors[::-1] if ct_last else factors
-    product = b.dot(
-        x,
-        y,
-        contract=(of_x[0], of_y[0]),
-        batch=(of_x[1], of_y[1]),
-        precision=op.attributes["precision"][:: -1 if ct_last else 1],
-        to=ct.type.dtype,
-    )
-    placed = placed if ct_last else (*batch[mine], *my_free, *partners)
-    found = transposed(b, product, inverse(placed))
-    return found if found.type == of else b.convert(found, to=of.dtype)
+    ct_last = (*batch[mine], *partners, *my_free) == tuple(range(rank))
+    if ct_last:
+        return _TransposedDot(True, (its_free, summed), (batch[its], shared), None)
+    back = inverse((*batch[mine], *my_free, *partners))
+    moves = back != tuple(range(rank))
+    return _TransposedDot(False, (summed, its_free), (shared, batch[its]), back if moves else None)
 
 
 def _dot_batch(b: "Builder", op: Operation, operands: Sequence[Value], batched: Sequence[bool]) -> Value:

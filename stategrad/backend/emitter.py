@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxlib.mlir import ir
@@ -19,15 +19,34 @@ _dense_elements: Any = ir.DenseElementsAttr.get
 _COMPARED_BYTES = 512
 
 
+class Emitted(NamedTuple):
+    """An operation, and what it was made of."""
+
+    name: str
+    types: Sequence[Any]
+    operands: Sequence[Any]
+    attributes: Mapping[str, Any] | None
+    made: Any
+
+
+class Constant(NamedTuple):
+    """A constant that was asked for, and its MLIR value."""
+
+    value: Any
+    type: Type
+    made: Any
+
+
 @dataclass
 class ModuleCache:
-    """What is made once for an MLIR module: types, attributes, and the functions that calls share.
+    """What is made once for an MLIR module: types, attributes, templates, and the functions that calls share.
 
     `functions` are their names there, `placed` those whose body has been emitted in place.
     """
 
     types: dict[Type, Any] = field(default_factory=dict)
     attributes: dict[Any, Any] = field(default_factory=dict)
+    templates: dict[Any, Any] = field(default_factory=dict)
     functions: dict[Any, str] = field(default_factory=dict)
     placed: set[Function] = field(default_factory=set)
 
@@ -38,16 +57,18 @@ class ModuleCache:
 
 
 class Emitter:
-    """Emits operations at the current insertion point of a JAX lowering rule, with `location`.
+    """Emits operations at the current insertion point of a JAX lowering rule (`place`), with `location`.
 
-    Types are our `Type`s, values MLIR's. PRNG keys are arrays of unsigned integers here.
+    `log`, if it is set, takes down what is emitted outside of regions. Types are our `Type`s, values MLIR's.
+    PRNG keys are arrays of unsigned integers here.
     """
 
     def __init__(self, ctx: Any) -> None:
         self.ctx = ctx
         self.location: Any = ir.Location.current
-        self._place: Any = ir.InsertionPoint.current
+        self.place: Any = ir.InsertionPoint.current
         self.cache = ModuleCache.of(ctx)
+        self.log: list[Emitted | Constant] | None = None
         self._constants: dict[Any, Any] = {}
 
     # ---------------------------------------------------------------------------------- operations
@@ -80,7 +101,9 @@ class Emitter:
         """As `op`, with MLIR's types of the results."""
         full = name if "." in name else "stablehlo." + name
         given = self._attributes(attributes) if attributes else None
-        made = create(full, types, operands, given, None, len(regions), self.location, self._place)
+        made = create(full, types, operands, given, None, len(regions), self.location, self.place)
+        if self.log is not None:
+            self.log.append(Emitted(full, types, operands, given, made))
         if regions:
             for region, (params, body) in zip(made.regions, regions, strict=True):
                 self._fill(region.blocks.append(*self.mlir_types(params)), body)
@@ -91,12 +114,12 @@ class Emitter:
         return (param_types, body)
 
     def _fill(self, block: Any, body: Callable[[list[Any]], Sequence[Any]]) -> None:
-        outer = self._constants, self._place
-        self._constants = {}  # inside, those of outside would be captured values
-        with ir.InsertionPoint(block) as self._place:
+        outer = self._constants, self.place, self.log
+        self._constants, self.log = {}, None  # inside, constants of outside would be captured values
+        with ir.InsertionPoint(block) as self.place:
             found = body(list(block.arguments))
             create("stablehlo.return", [], list(found), loc=self.location)
-        self._constants, self._place = outer
+        self._constants, self.place, self.log = outer
 
     # ---------------------------------------------------------------------------------- types, attributes
     def mlir_type(self, of: Type) -> Any:
@@ -138,6 +161,8 @@ class Emitter:
         found = self._constants.get(key)
         if found is None:
             found = self._constants[key] = self._dense(array, physical)
+        if self.log is not None:
+            self.log.append(Constant(value, type, found))
         return found
 
     def _dense(self, array: np.ndarray, type: Type) -> Any:

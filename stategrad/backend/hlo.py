@@ -11,6 +11,7 @@ from stategrad.ir import UNKNOWN, Function, Location, Region, Type
 
 from .emitter import Emitter, MLIRRegion, create
 from .locations import Locations, derivation
+from .templates import Templates
 
 _INLINE_BELOW = 4
 _INDEX = Type.parse("i32[]")
@@ -28,6 +29,7 @@ class Hlo(Emitter):
         super().__init__(ctx)
         self.tokens = ctx.tokens_in
         self._locate = Locations(ctx)
+        self._templates = Templates(self)
 
     @property
     def keeps_barriers(self) -> bool:
@@ -37,12 +39,12 @@ class Hlo(Emitter):
     def inline(self, region: Region, args: Sequence[Any]) -> list[Any]:
         """Emits the operations of an effect-free region here; gives the values of its results."""
         env = dict(zip(region.params, args, strict=True))
-        outer = self.location
+        outer, locate, lower = self.location, self._locate, self._templates.lower
         for op in region.operations:
-            self.location = self._locate(op)
-            env.update(
-                zip(op.results, op.opdef.lower_op(self, op, [env[v] for v in op.operands]), strict=True)
-            )
+            self.location = locate(op)
+            found = lower(op, [env[v] for v in op.operands])
+            for value, made in zip(op.results, found, strict=True):
+                env[value] = made
         self.location = outer
         return [env[v] for v in region.results]
 
@@ -127,7 +129,7 @@ class Hlo(Emitter):
         inner = Hlo(ctx)
         inner.location = self.location
         inner.tokens = self.tokens if tokens else inner.tokens
-        with ir.InsertionPoint(block) as inner._place:
+        with ir.InsertionPoint(block) as inner.place:
             body = inner._with_tokens(len(tokens), lambda args: inner.inline(function.body, args))
             found = body(list(block.arguments)[len(ctx.dim_var_values) :])
             create("func.return", [], found, loc=inner.location)

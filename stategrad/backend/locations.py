@@ -19,25 +19,28 @@ class Locations:
     def __init__(self, ctx: Any) -> None:
         self._ctx = ctx
         self._prefix = jax_compat.name_prefix(ctx)
-        self._made: dict[Any, Any] = {}
-        self._places: dict[int, tuple[Location, str, Location]] = {}
+        self._places: dict[int, tuple[Location, dict[Any, Any]]] = {}
+        self._by_line: dict[tuple[str, Location], dict[Any, Any]] = {}
         self._files: dict[Source, Any] = {}
         self._unknown = ir.Location.unknown()
 
     def __call__(self, op: Operation) -> Any:
-        name, location = op.opdef.name, op.location
-        key, base = [name], location
+        key: Any = op.opdef
+        base = op.location
         while type(base) is Derived:
-            key.append(base.by)
+            key = key, base.by
             base = base.base
-        place = self._places.get(id(base))
-        if place is None:
-            place = self._places[id(base)] = base, getattr(base, "scope", ""), base.source
-        # Operations of one line, derived alike, share a location: making one costs as much as an operation.
-        where = (*key, *place[1:])
-        found = self._made.get(where)
+        # Operations of one line, derived alike, share a location: it takes long to find out what to call it.
+        _, made = self._places.get(id(base)) or self._place(base)
+        found = made.get(key)
         if found is None:
-            found = self._made[where] = self._make(name, location)
+            found = made[key] = self._make(op.opdef.name, op.location)
+        return found
+
+    def _place(self, base: Location) -> tuple[Location, dict[Any, Any]]:
+        """What has been made for a line, by operation and passes. `base` is held: its id stays its own."""
+        made = self._by_line.setdefault((getattr(base, "scope", ""), base.source), {})
+        found = self._places[id(base)] = base, made
         return found
 
     def _make(self, name: str, location: Location) -> Any:

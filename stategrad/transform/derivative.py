@@ -7,13 +7,12 @@ from stategrad.arguments import function_name
 
 from .engine import Engine
 from .selection import Request
-from .stages import Lowered, Staging
+from .stages import Stageable
 from .staging import Recipe
 from .static import Static
-from .transformed import Transformed
 
 
-class Derivative(Transformed):
+class Derivative(Stageable):
     """A function that gives derivatives of another; subclasses say which by `recipe`.
 
     Args:
@@ -53,21 +52,6 @@ class Derivative(Transformed):
         static = Static.of(fn, static_argnums, static_argnames)
         self.request = request
         self._engine = Engine(fn, self.recipe(request, **options), static, debug_nan=debug_nan)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._engine.call(args, kwargs)
-
-    def explain(self) -> str:
-        """Why the function was traced, each time it was: a sentence a line, the latest last."""
-        return self._engine.retraces.explain()
-
-    def trace(self, *args: Any, **kwargs: Any) -> Staging:
-        """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
-        return Staging(self._engine, args, kwargs)
-
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
-        """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
-        return self.trace(*args, **kwargs).lower()
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {function_name(self._engine.fn)}>"

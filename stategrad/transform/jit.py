@@ -5,14 +5,13 @@ from typing import Any, TypeVar, overload
 
 from .engine import Engine
 from .recipes import AsIs
-from .stages import Lowered, Staging
+from .stages import Stageable
 from .static import Static
-from .transformed import Transformed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Jitted(Transformed):
+class Jitted(Stageable):
     """A compiled stateful function; see `jit`."""
 
     def __init__(
@@ -22,23 +21,6 @@ class Jitted(Transformed):
         self._fn = fn
         static = Static.of(fn, argnums, argnames)
         self._engine = Engine(fn, AsIs(), static, donate=donate, inline=True, debug_nan=debug_nan)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._engine.call(args, kwargs)
-
-    def explain(self) -> str:
-        """Why the function was traced, each time it was: a sentence a line, the latest last."""
-        return self._engine.retraces.explain()
-
-    def trace(self, *args: Any, **kwargs: Any) -> Staging:
-        """Traces for these arguments (arrays or `jax.ShapeDtypeStruct`) without running: `.module`,
-        `.lower()`, …
-        """
-        return Staging(self._engine, args, kwargs)
-
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
-        """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`, as on a `jax.jit` function."""
-        return self.trace(*args, **kwargs).lower()
 
     def __repr__(self) -> str:
         return f"<stategrad.jit of {getattr(self._fn, '__qualname__', self._fn)}>"

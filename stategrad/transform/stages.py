@@ -19,6 +19,7 @@ from .compiled import Compiled, Entry, Mismatch, Signature
 from .engine import Engine
 from .plan import Plan
 from .staging import Derived, Staged, module_of, stage
+from .transformed import Transformed
 
 
 class Staging:
@@ -77,6 +78,32 @@ class Staging:
         return to_text(self.module)
 
     __str__ = as_text
+
+
+class Stageable(Transformed):
+    """A transformed function that an engine calls: what there is to see of it without a call.
+
+    `trace(*args)` stops after tracing, `lower(*args)` at StableHLO; arguments are arrays or
+    `jax.ShapeDtypeStruct`.
+    """
+
+    _engine: Engine
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._engine.call(args, kwargs)
+
+    def explain(self) -> str:
+        """Why the function was traced, each time it was: a sentence a line, the latest last."""
+        return self._engine.retraces.explain()
+
+    def trace(self, *args: Any, **kwargs: Any) -> Staging:
+        """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
+        return Staging(self._engine, args, kwargs)
+
+    @collector_paused()
+    def lower(self, *args: Any, **kwargs: Any) -> "Lowered":
+        """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`, as on a `jax.jit` function."""
+        return self.trace(*args, **kwargs).lower()
 
 
 class Lowered:

@@ -10,13 +10,12 @@ from stategrad.state import State
 from .engine import Engine
 from .lanes import Lanes, MapOptions
 from .recipes import AsIs
-from .stages import Lowered, Staging
+from .stages import Stageable
 from .static import Static
-from .transformed import Transformed
 from .wanted import WantedStates
 
 
-class Vmapped(Transformed):
+class Vmapped(Stageable):
     """A function on many inputs at once; see `vmap`."""
 
     def __init__(
@@ -31,21 +30,6 @@ class Vmapped(Transformed):
             return Lanes(fn, mapping, args, kwargs).run()
 
         self._engine = Engine(mapped, AsIs(), static, debug_nan=debug_nan)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._engine.call(args, kwargs)
-
-    def explain(self) -> str:
-        """Why the function was traced, each time it was: a sentence a line, the latest last."""
-        return self._engine.retraces.explain()
-
-    def trace(self, *args: Any, **kwargs: Any) -> Staging:
-        """Traces for these arguments without running: `.module`, `.run_passes(hook)`, `.lower()`, …"""
-        return Staging(self._engine, args, kwargs)
-
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
-        """Lowers to StableHLO for these arguments: `.as_text()`, `.compile()`."""
-        return self.trace(*args, **kwargs).lower()
 
     def __repr__(self) -> str:
         return f"<vmap of {function_name(self._fn)}>"
