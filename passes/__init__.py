@@ -19,6 +19,7 @@ from .forward_state import ForwardState, forward_state_function
 from .gradient import gradient_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
+from .hold_remats import HoldRemats, hold_remats_function
 from .hooks import DumpTo, Print, Timing, Verify, together
 from .inline import Inline, inline_function, inline_functions
 from .jacobian import Jacobian, jacobian_function
@@ -27,6 +28,7 @@ from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
 from .loop_layouts import LoopLayouts, loop_layouts_function
 from .names import Fresh
+from .narrow_products import NarrowProducts, narrow_products_function
 from .pipeline import PASSES, Hook, Pass, Pipeline, Step, parse_pipeline, register_pass
 from .residuals import Residuals, residuals_function
 from .spec import CellName, FunctionName
@@ -61,12 +63,14 @@ __all__ = [
     "Gradient",
     "HoistInvariants",
     "HoistReads",
+    "HoldRemats",
     "Hook",
     "Inline",
     "Jacobian",
     "Linearize",
     "Linearized",
     "LoopLayouts",
+    "NarrowProducts",
     "Pass",
     "PassError",
     "PassTextError",
@@ -91,6 +95,7 @@ __all__ = [
     "gradient_function",
     "hoist_invariants_function",
     "hoist_reads_function",
+    "hold_remats_function",
     "inline_function",
     "inline_functions",
     "jacobian_function",
@@ -98,6 +103,7 @@ __all__ = [
     "linearize_function",
     "loop_layouts_function",
     "loop_passes",
+    "narrow_products_function",
     "parse_pipeline",
     "register_pass",
     "residuals_function",

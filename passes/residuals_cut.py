@@ -55,7 +55,7 @@ def choose(
     while waiting:
         v = waiting.pop()
         op = makers.get(v)
-        if op is None or op not in dear:
+        if op is None or op not in dear or keep(v) == 0:
             kept[v] = None
         elif op not in repeated:
             repeated.add(op)
@@ -78,9 +78,9 @@ def _graph(
     seen: set[object] = set(waiting)
     while waiting:
         v = waiting.pop()
-        op = makers.get(v)
-        price = None if op is None else again(op)
-        _edge(graph, v, _SINK if op is None or price is None else op, keep(v))
+        op, kept = makers.get(v), keep(v)
+        price = None if op is None or kept == 0 else again(op)  # what costs nothing is kept
+        _edge(graph, v, _SINK if op is None or price is None else op, kept)
         if op is None or price is None or op in seen:
             continue
         seen.add(op)

@@ -170,8 +170,8 @@ class _Second:
         self._b = Builder(self._old.location)
         self._env = {v: Value(v.type, v.name) for v in (*self._carried, *sources)}
         for op in choice.again:
-            results = self._b.copy(op, [self._env[v] for v in op.operands])
-            self._env.update(zip(op.results, results, strict=True))
+            results = zip(op.results, self._b.copy(op, [self._env[v] for v in op.operands]), strict=True)
+            self._env.update((v, new) for v, new in results if v not in self._env)
         self._handed = [self._env[pair.body.params[i]] for i in carried.values()]
 
     def rebuilt(self) -> Operation:

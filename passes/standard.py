@@ -11,8 +11,10 @@ from .fold import Fold, fold_function
 from .forward_state import ForwardState, forward_state_function
 from .hoist_invariants import HoistInvariants, hoist_invariants_function
 from .hoist_reads import HoistReads, hoist_reads_function
+from .hold_remats import REMAT, HoldRemats, hold_remats_function
 from .inline import Inline, inline_function
 from .loop_layouts import LoopLayouts, loop_layouts_function
+from .narrow_products import NarrowProducts, narrow_products_function
 from .pipeline import Pipeline
 from .residuals import Residuals, residuals_function
 from .residuals_scan import SCAN
@@ -49,21 +51,24 @@ def simplify_function(function: Function) -> Function:
 
 
 def loop_passes(module: Module, budget: int | float | None = None) -> Pipeline:
-    """The passes for the loops of a program that is about to be compiled: what is kept for backward loops,
-    what is computed for a block of steps at once. None if there are no loops.
+    """The passes for a program that is about to be compiled: products no wider than they are used; remats
+    that wait; in loops, what is kept for backward loops, and what is computed for a block of steps at once.
 
     Args:
         budget: what may be kept, as in `Residuals`.
     """
-    if not any(map(_has_scans, module.functions.values())):
-        return Pipeline()
+    functions = module.functions.values()
+    first = (NarrowProducts(), HoldRemats()) if _have(functions, REMAT) else (NarrowProducts(),)
+    if not _have(functions, SCAN):
+        return Pipeline.of(*first)
     blocks = (DistributeLoops(),) if _may_keep_blocks(budget) else ()
-    return Pipeline.of(Residuals(budget), *_TIDY, *blocks, LoopLayouts(), *_TIDY)
+    return Pipeline.of(*first, Residuals(budget), *_TIDY, *blocks, LoopLayouts(), *_TIDY)
 
 
 def shape_loops_function(function: Function, budget: int | float | None = None) -> Function:
     """What `loop_passes` make of `function` with all it calls; the same object if that is nothing new."""
-    if not any(map(_has_scans, reachable(function))):
+    function = hold_remats_function(narrow_products_function(function))
+    if not _have(reachable(function), SCAN):
         return function
     blocks = (distribute_loops_function,) if _may_keep_blocks(budget) else ()
     chosen = residuals_function(function, budget)
@@ -75,8 +80,8 @@ def _may_keep_blocks(budget: int | float | None) -> bool:
     return budget != 0
 
 
-def _has_scans(function: Function) -> bool:
-    return any(op.name == SCAN for op in walk(function.body))
+def _have(functions: Iterable[Function], name: str) -> bool:
+    return any(op.name == name for function in functions for op in walk(function.body))
 
 
 def _apply(passes: Iterable[Callable[[Function], Function]], function: Function) -> Function:

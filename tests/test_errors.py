@@ -246,8 +246,8 @@ def argnums_by_place(world):
     sg.grad(lambda x, y: x * y, 1)(2.0, 3.0)
 
 
-def no_budget(residuals):
-    return lambda world: sg.grad(lambda x: x**2, residuals=residuals)(1.0)
+def no_budget(residuals, transform=sg.grad):
+    return lambda world: transform(lambda x: x**2, residuals=residuals)(1.0)
 
 
 CASES: list[tuple[Callable, type[BaseException], str]] = [
@@ -266,6 +266,8 @@ CASES: list[tuple[Callable, type[BaseException], str]] = [
     (no_budget(True), sg.GradientError, r"residuals is True .*expected so many bytes"),
     (no_budget(2.0), sg.GradientError, r"residuals is 2.0 .*or as a float from 0.0 to 1.0"),
     (no_budget("x"), sg.GradientError, r"residuals is 'x' .*expected so many bytes"),
+    (no_budget(-1, sg.hessian), sg.GradientError, r"residuals is -1 .*expected so many bytes"),
+    (no_budget(-1, sg.vector_grad), sg.GradientError, r"residuals is -1 .*expected so many bytes"),
     (not_a_state, sg.GradientError, r"grad_states holds 3.0 of type float; expected a State"),
     (argnums_out_of_range, sg.GradientError, r"argnums names argument 2 of lambda, which was called with 1"),
     (argnums_twice, sg.GradientError, r"names an argument twice: \(0, -2\)"),

@@ -12,7 +12,9 @@ from stategrad.passes import (
     canonicalise_function,
     distribute_loops_function,
     gradient_function,
+    hold_remats_function,
     loop_layouts_function,
+    narrow_products_function,
     parse_pipeline,
     residuals_function,
     shape_loops_function,
@@ -69,9 +71,13 @@ def test_a_product_costs_what_it_multiplies_and_a_loop_what_its_steps_do():
 PASSES = {
     "residuals": residuals_function,
     "least": lambda f: residuals_function(f, 0),
+    "less": lambda f: residuals_function(f, 100),
+    "half": lambda f: residuals_function(f, 0.5),
     "most": lambda f: residuals_function(f, 1.0),
     "blocks": lambda f: distribute_loops_function(f, 2),
     "layouts": loop_layouts_function,
+    "products": narrow_products_function,
+    "remats": hold_remats_function,
     "all": shape_loops_function,
     "least and blocks": lambda f: distribute_loops_function(simplify_function(residuals_function(f, 0)), 2),
 }
@@ -270,6 +276,51 @@ def test_a_random_draw_that_is_computed_again_is_the_same_draw():
     expected = jax.grad(loss)(w, jax.random.key(4))
     found = sg.grad(loss, residuals=0)(w, jax.random.key(4))
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_the_gradient_by_the_carry_alone_is_not_multiplied_with_the_inputs_weights(budget):
+    program = sg.grad(lstm, residuals=budget).trace(parameters(), XS).program
+    backward = scans(program)[-1]
+    products = [op for op in walk(backward.regions[0]) if op.name == "dot"]
+    assert (BATCH, WIDTH) in [op.result.type.shape for op in products]
+    assert not any(
+        op.name == "slice" and op.operands[0] in {p.result for p in products}
+        for op in backward.regions[0].operations
+    )
+
+
+@pytest.mark.parametrize("spec", ["bmk,bkn->bmn", "bkm,bkn->bmn", "mkb,bnk->bmn", "kbm,nkb->bmn"])
+def test_a_product_of_which_slices_are_used_is_narrowed(spec):
+    sizes = dict(zip("bmkn", (3, 5, 4, 7), strict=True))
+    types = [Type.parse(f"f32[{','.join(str(sizes[a]) for a in term)}]") for term in spec[:-5].split(",")]
+    b = Builder()
+    x, y = map(b.param, types)
+    axes = [[term.index(a) for term in spec[:-5].split(",")] for a in "kb"]
+    pairs = [tuple((axis,) for axis in pair) for pair in axes]
+    plain = {"precision": ("default", "default"), "to": x.type.dtype}
+    product = b.dot(x, y, contract=pairs[0], batch=pairs[1], **plain)
+    parts = [((0, 1, 2), (2, 4, 6), (1, 1, 2)), ((0, 2, 3), (1, 4, 4), (1, 2, 1))]
+    slices = [b.slice(product, start=start, limit=limit, strides=by) for start, limit, by in parts]
+    function = b.function("f", [x, y], slices)
+    narrowed = narrow_products_function(function)
+    (made,) = [op for op in narrowed.body.operations if op.name == "dot"]
+    assert made.result.type.shape == (2, 3, 4)
+    args = random_inputs(types, 3)
+    for found, expected in zip(evaluate(narrowed, args)[0], evaluate(function, args)[0], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_product_that_is_used_as_a_whole_stays():
+    b = Builder()
+    x, y = b.param(Type.parse("f32[2,3]")), b.param(Type.parse("f32[3,4]"))
+    plain = {"batch": ((), ()), "precision": ("default", "default"), "to": x.type.dtype}
+    product = b.dot(x, y, contract=((1,), (0,)), **plain)
+    part = b.slice(product, start=(0, 0), limit=(1, 4), strides=(1, 1))
+    other = b.slice(product, start=(1, 0), limit=(2, 4), strides=(1, 1))
+    for results in ([part, product], [part, other]):
+        function = b.function("f", [x, y], results)
+        assert narrow_products_function(function) is function
 
 
 def test_sums_of_parts_between_zeros_are_put_together():

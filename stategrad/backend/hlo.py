@@ -31,6 +31,11 @@ class Hlo(Emitter):
         self._locate = Locations(ctx)
         self._templates = Templates(self)
 
+    @property
+    def keeps_barriers(self) -> bool:
+        """Whether barriers outlast the merging of equal operations: in what XLA does for CPUs they do not."""
+        return "cpu" not in jax_compat.lowering_platforms(self.ctx)
+
     def inline(self, region: Region, args: Sequence[Any]) -> list[Any]:
         """Emits the operations of an effect-free region here; gives the values of its results."""
         env = dict(zip(region.params, args, strict=True))

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from stategrad.errors import GradientError
 from stategrad.ir.record import record
 from stategrad.passes import Gradient
 from stategrad.trace import Traced
-from stategrad.user_frame import user_line
 
+from .budget import checked_budget
 from .derivative import Derivative, decorated
 from .selection import Request
 from .staging import Derived
@@ -53,25 +50,7 @@ class Grad(Derivative):
 
     def recipe(self, request: Request, residuals: int | float | None = None) -> GradientRecipe:
         """The gradient of a scalar."""
-        return GradientRecipe(request, _checked_budget(residuals))
-
-
-def _checked_budget(residuals: Any) -> int | float | None:
-    """What `residuals=` says.
-
-    Raises:
-        GradientError: it is neither bytes nor a part.
-    """
-    whole = isinstance(residuals, (int, np.integer)) and not isinstance(residuals, bool) and residuals >= 0
-    part = isinstance(residuals, (float, np.floating)) and 0 <= residuals <= 1
-    if residuals is None:
-        return None
-    if whole or part:
-        return int(residuals) if whole else float(residuals)
-    raise GradientError(
-        f"residuals is {residuals!r}{user_line()}; expected so many bytes, as an integer, or as a float from "
-        "0.0 to 1.0 the part of what would be kept"
-    )
+        return GradientRecipe(request, checked_budget(residuals))
 
 
 class ValueAndGrad(Grad):
@@ -115,9 +94,9 @@ def grad(
             quantities there are an error.
         debug_nan: look at value, aux, gradients and written States before anything is returned or committed;
             if something is not finite, find the operation that made it.
-        residuals: what loops may keep for the backward pass that could be computed again: so many bytes, or
-            as a float a part of what would be kept, 0 as little as possible. By default what is dear to
-            compute for the memory it takes.
+        residuals: what may be kept for the backward pass that could be computed again: so many bytes, or as a
+            float a part of what would be kept, 0 as little as possible. By default everything, and in loops
+            what is dear to compute for the memory it takes.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:

@@ -11,6 +11,7 @@ from stategrad.passes import SIMPLIFY, Jacobian, Pass
 from stategrad.trace import Traced
 
 from .blocks import Blocks
+from .budget import checked_budget
 from .derivative import Derivative, decorated
 from .selection import Request, Selection
 from .staging import Derived
@@ -26,6 +27,7 @@ class JacobianRecipe:
     kind: str
     modes: tuple[Mode, ...]
     holomorphic: bool
+    residuals: int | float | None = None
 
     def derive(self, traced: Traced) -> Derived:
         """One Jacobian pass for each mode; the second differentiates what the first one gave."""
@@ -43,7 +45,8 @@ class JacobianRecipe:
         names = selection.names(self.kind)
         repeats = [names[k] for k in range(inputs) for _ in range(inputs ** (len(self.modes) - 1))]
         passes, names = self._passes(selection, values, inputs), (*repeats,) * values
-        return Derived(passes, build, traced.results, names, reverse=self.modes[0] == "reverse")
+        reverse = self.modes[0] == "reverse"
+        return Derived(passes, build, traced.results, names, reverse, self.residuals)
 
     def _passes(self, selection: Selection, values: int, inputs: int) -> tuple[Pass, ...]:
         wrt, args, function = selection.cell_names, selection.args, selection.traced.function
@@ -88,9 +91,11 @@ class JacRev(Derivative):
     kind = "Jacobian"
     modes: ClassVar[tuple[Mode, ...]] = ("reverse",)
 
-    def recipe(self, request: Request, holomorphic: bool = False) -> JacobianRecipe:
+    def recipe(
+        self, request: Request, holomorphic: bool = False, residuals: int | float | None = None
+    ) -> JacobianRecipe:
         """All partial derivatives, of as many orders as there are modes."""
-        return JacobianRecipe(request, self.kind, self.modes, holomorphic)
+        return JacobianRecipe(request, self.kind, self.modes, holomorphic, checked_budget(residuals))
 
 
 class JacFwd(JacRev):
@@ -117,6 +122,7 @@ def jacrev(
     check_states: bool = True,
     *,
     debug_nan: bool = False,
+    residuals: int | float | None = None,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -139,6 +145,7 @@ def jacrev(
         unit_aware: derivatives of and by saiunit's quantities have units; otherwise those are an error.
         check_states: a State that the function does not read is an error; otherwise its derivative is zero.
         debug_nan: raise `NonFiniteError`, and commit nothing, if something is not finite.
+        residuals: what may be kept of what the function makes, for its derivatives: as for `grad`.
         static_argnums, static_argnames: arguments that are part of the program.
 
     Raises:
@@ -168,7 +175,8 @@ def jacfwd(
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
     """The Jacobian of a function by arguments and by States, in forward mode: best for more outputs than
-    inputs. Arguments, result and errors are those of `jacrev`.
+    inputs. Arguments, result and errors are those of `jacrev`; nothing waits for a backward part, so there is
+    no `residuals`.
     """
     return decorated(JacFwd, fn, _options(locals()))
 
@@ -184,6 +192,7 @@ def hessian(
     check_states: bool = True,
     *,
     debug_nan: bool = False,
+    residuals: int | float | None = None,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:

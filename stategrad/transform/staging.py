@@ -171,4 +171,6 @@ class _Count:
         self._done = self._seen
 
     def then(self, pipeline: Pipeline, module: Module) -> Module:
-        return pipeline.run(module, self.hook)
+        found = pipeline.run(module, self.hook)
+        self._done = self._seen
+        return found

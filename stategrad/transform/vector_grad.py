@@ -9,6 +9,7 @@ from stategrad.ir.record import record
 from stategrad.passes import Gradient
 from stategrad.trace import Traced
 
+from .budget import checked_budget
 from .derivative import Derivative, decorated
 from .selection import Request, Selection
 from .staging import Derived
@@ -19,6 +20,7 @@ class VectorGradientRecipe:
     """The recipe of `vector_grad`: the value, and the pullback of ones by what was asked for."""
 
     request: Request
+    residuals: int | float | None = None
 
     def derive(self, traced: Traced) -> Derived:
         """The gradient pass, with a cotangent of ones for each result."""
@@ -36,7 +38,8 @@ class VectorGradientRecipe:
             gradients = selection.assemble(by_args, by_cells, measure)
             return self.request.outcome(gradients, value, aux)
 
-        return Derived((step,), build, traced.results, selection.names("gradient"), reverse=True)
+        names = selection.names("gradient")
+        return Derived((step,), build, traced.results, names, reverse=True, residuals=self.residuals)
 
 
 def _check_real_results(selection: Selection) -> None:
@@ -59,9 +62,9 @@ class VectorGrad(Derivative):
 
     kind = "vector gradient"
 
-    def recipe(self, request: Request) -> VectorGradientRecipe:
+    def recipe(self, request: Request, residuals: int | float | None = None) -> VectorGradientRecipe:
         """The pullback of ones."""
-        return VectorGradientRecipe(request)
+        return VectorGradientRecipe(request, checked_budget(residuals))
 
 
 def vector_grad(
@@ -74,6 +77,7 @@ def vector_grad(
     *,
     unit_aware: bool = False,
     debug_nan: bool = False,
+    residuals: int | float | None = None,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
 ) -> Any:
@@ -84,7 +88,8 @@ def vector_grad(
 
     Args:
         fn: gives any pytree of real arrays, or with `has_aux` a pair of that and any pytree.
-        grad_states, argnums, return_value, has_aux, check_states, debug_nan: as for `grad`.
+        grad_states, argnums, return_value, has_aux, check_states, debug_nan, residuals: as for
+            `grad`.
         unit_aware: as for `grad`; all results must have one unit.
         static_argnums, static_argnames: arguments that are part of the program.
 
@@ -100,6 +105,7 @@ def vector_grad(
         "check_states": check_states,
         "unit_aware": unit_aware,
         "debug_nan": debug_nan,
+        "residuals": residuals,
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
     }
