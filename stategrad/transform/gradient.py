@@ -58,7 +58,7 @@ class ValueAndGrad(Grad):
 
     def recipe(self, request: Request, residuals: int | float | None = None) -> GradientRecipe:
         """That of `grad`, with the value in front."""
-        return GradientRecipe(request, _checked_budget(residuals), value_first=True)
+        return GradientRecipe(request, checked_budget(residuals), value_first=True)
 
 
 def grad(
