@@ -24,6 +24,7 @@ from .hooks import DumpTo, Print, Timing, Verify, together
 from .inline import Inline, inline_function, inline_functions
 from .jacobian import Jacobian, jacobian_function
 from .jvp import jvp_function
+from .keep_results import KeepResults
 from .linearize import Linearized, linearize_function
 from .local_cells import with_local_cells
 from .loop_layouts import LoopLayouts, loop_layouts_function
@@ -67,6 +68,7 @@ __all__ = [
     "Hook",
     "Inline",
     "Jacobian",
+    "KeepResults",
     "Linearize",
     "Linearized",
     "LoopLayouts",

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -192,3 +193,49 @@ def test_a_donating_call_under_debug_nans_leaves_states_as_they_were():
         add(jnp.nan)
     assert total.value.tolist() == [2.0] * 3
     assert add(1.0) == 9.0
+
+
+# ------------------------------------------------------------------------ results that nobody gets
+def test_a_gradient_does_not_compute_the_value_that_nobody_asked_for():
+    def loss(x):
+        return jnp.sum(jnp.exp(jnp.sin(x)))
+
+    text = sg.grad(loss).lower(jnp.ones(3)).as_text()
+    assert "reduce" not in text
+    assert text.count("jax.result_info") == 1
+    np.testing.assert_allclose(sg.grad(loss)(jnp.ones(3)), jax.grad(loss)(jnp.ones(3)), rtol=1e-6)
+
+
+class Bag(Mapping):
+    """A mapping that JAX does not know, so that it looks like a leaf."""
+
+    def __init__(self, items):
+        self._items = dict(items)
+
+    def __getitem__(self, key):
+        return self._items[key]
+
+    def __iter__(self):
+        return iter(self._items)
+
+    def __len__(self):
+        return len(self._items)
+
+
+def test_results_in_containers_that_jax_does_not_know_are_all_there():
+    a, b = sg.State(jnp.float32(2.0)), sg.State(jnp.float32(3.0))
+    found = sg.grad(lambda: a.value**2 * b.value, grad_states=Bag({"a": a, "b": b}))()
+    assert {key: float(found[key]) for key in ("a", "b")} == {"a": 12.0, "b": 4.0}
+
+
+def test_what_is_written_stays_when_the_value_goes_even_if_its_structure_changes():
+    state = sg.State(jnp.float32(2.0))
+
+    def loss(x):
+        state.value = (x, state.value if not isinstance(state.value, tuple) else state.value[1])
+        return x**3
+
+    assert float(sg.grad(loss)(2.0)) == 12.0
+    assert tuple(map(float, state.value)) == (2.0, 2.0)
+    assert float(sg.grad(loss)(3.0)) == 27.0
+    assert tuple(map(float, state.value)) == (3.0, 2.0)

@@ -19,7 +19,7 @@ from .plan import Plan, bind_under_trace
 from .planning import plan_of
 from .repeated import repeated
 from .retraces import Retraces
-from .staging import Recipe, Staged, stage
+from .staging import Recipe, Staged, derive, stage
 from .static import Static
 from .trips import refuse_under_trace
 
@@ -115,7 +115,7 @@ class Engine:
         """Traces `fn` on these arguments (static ones hidden) and runs the passes."""
         traced = trace(self.fn, args, kwargs)
         self.retraces.traced(traced.signature(), "it is called inside of another trace")
-        return stage(traced, self.recipe.derive(traced))
+        return stage(traced, derive(self.recipe, traced))
 
     # ------------------------------------------------------------------ inside of other traces
     def _under_trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

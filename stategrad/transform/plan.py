@@ -19,7 +19,6 @@ from stategrad.state import Epochs, Slot
 from stategrad.trace import Retyped, Traced
 
 from .compiled import Compiled, Entry, Mismatch
-from .results import assembled
 from .staging import Derived, Staged, without_retyped
 
 
@@ -43,9 +42,7 @@ class Plan:
         self._structures = {leaf.state: leaf.state.structure for leaf in self._leaves}
         self._closed_over = [Slot(jnp.asarray(array)) for array in traced.captured]
         self._retyped, self._retyped_at = traced.retyped, derived.retyped_at
-        retyped = sum(len(r.held.types) for r in traced.retyped)
-        count = len(compiled.program.results) - len(compiled.outputs) - compiled.wired - retyped
-        self.build = assembled(derived.build, count)
+        self.build = derived.build
         self.keeps = compiled.given == compiled.outputs and not traced.retyped
         self._find_slots()
 

@@ -7,7 +7,7 @@ from stategrad.trace import Traced
 from .closed_over import with_arrays_as_parameters
 from .compiled import Signature, compiled
 from .plan import Plan
-from .staging import Recipe
+from .staging import Recipe, derive
 from .watched import WatchedPlan
 
 
@@ -24,6 +24,6 @@ def plan_of(
         GradientError: what the recipe asks for has no derivative.
     """
     traced = with_arrays_as_parameters(traced)
-    derived = recipe.derive(traced)
+    derived = derive(recipe, traced, whole=watched)
     program = compiled(traced, derived, Signature(args, kwargs), donate, watched)
     return (WatchedPlan if watched else Plan)(program, traced, derived)

@@ -1,7 +1,7 @@
 """Putting results together for the user, by a form that is worked out once."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,21 +16,23 @@ class _Result:
         self.number = number
 
 
-def assembled(build: Callable[[list[Any]], Any], count: int) -> Callable[[list[Any]], Any]:
-    """What does the same as `build` on `count` arrays, without asking it again where that is possible.
-
-    It is not where the user's containers are no pytrees, or quantities are made.
+def assembled(build: Callable[[list[Any]], Any], count: int) -> tuple[Sequence[int], Callable[..., Any]]:
+    """The numbers of the results, of so many, that `build` puts into what it makes, and what makes the same
+    of those alone without asking `build` again. Where the user's containers are no pytrees, or quantities are
+    made, all are taken, and `build` is asked each time.
     """
     try:
         leaves, tree = jax.tree.flatten(build([_Result(i) for i in range(count)]))
-    except Exception:  # code of the user's that takes nothing but arrays, and will be asked each time
-        return build
+    except Exception:  # code of the user's that takes nothing but arrays
+        return range(count), build
     fixed = [x for x in leaves if not isinstance(x, _Result)]
     if not all(isinstance(x, jax.Array) for x in fixed):
-        return build
-    places = iter(range(count, count + len(fixed)))
-    numbers = [x.number if isinstance(x, _Result) else next(places) for x in leaves]
-    return _form(tree, numbers, count, fixed)
+        return range(count), build
+    used = sorted({x.number for x in leaves if isinstance(x, _Result)})
+    place = {number: i for i, number in enumerate(used)}
+    places = iter(range(len(used), len(used) + len(fixed)))
+    numbers = [place[x.number] if isinstance(x, _Result) else next(places) for x in leaves]
+    return used, _form(tree, numbers, len(used), fixed)
 
 
 def _form(tree: Any, numbers: list[int], count: int, fixed: list[Any]) -> Callable[[list[Any]], Any]:

@@ -18,7 +18,7 @@ from stategrad.user_frame import user_line
 from .compiled import Compiled, Entry, Mismatch, Signature
 from .engine import Engine
 from .plan import Plan
-from .staging import Derived, Staged, module_of, stage
+from .staging import Derived, Staged, derive, module_of, stage
 
 
 class Staging:
@@ -44,7 +44,7 @@ class Staging:
 
     @cached_property
     def _derived(self) -> Derived:
-        return self._engine.recipe.derive(self._traced)
+        return derive(self._engine.recipe, self._traced)
 
     @property
     def program(self) -> Function:

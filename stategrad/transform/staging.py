@@ -14,6 +14,7 @@ from stategrad.passes import (
     CANONICALISE,
     SIMPLIFY,
     Hook,
+    KeepResults,
     Pass,
     PassError,
     Pipeline,
@@ -25,6 +26,8 @@ from stategrad.passes import (
     thread_function,
 )
 from stategrad.trace import Leaf, Retyped, Traced
+
+from .results import assembled
 
 
 @record
@@ -53,6 +56,29 @@ class Recipe(Protocol):
     """A transform: what to make of a traced function."""
 
     def derive(self, traced: Traced) -> Derived: ...
+
+
+def derive(recipe: Recipe, traced: Traced, whole: bool = False) -> Derived:
+    """What a recipe makes of a traced function; unless it is to be `whole`, without the results that the user
+    does not get, such as the value for `grad`.
+    """
+    derived = recipe.derive(traced)
+    count, first = traced.results + len(derived.derivatives), derived.retyped_at
+    numbers, build = assembled(derived.build, count)
+    if len(numbers) == count:
+        return dataclasses.replace(derived, build=build)
+    if whole:
+        return dataclasses.replace(derived, build=lambda results: build([results[i] for i in numbers]))
+    retyped = sum(len(r.held.types) for r in traced.retyped)
+    before, after = ([i for i in numbers if (i < first) is side] for side in (True, False))
+    kept = (*before, *range(first, first + retyped), *(i + retyped for i in after))
+    return dataclasses.replace(
+        derived,
+        passes=(*derived.passes, KeepResults(kept)),
+        build=build,
+        retyped_at=len(before),
+        derivatives=tuple(derived.derivatives[i - traced.results] for i in numbers if i >= traced.results),
+    )
 
 
 @record
