@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stategrad import jax_compat
 from stategrad.ir import Operation, Row
 
 from .emitter import Constant, Emitted, create
@@ -33,7 +34,8 @@ class Templates:
 
     def __init__(self, hlo: "Hlo") -> None:
         self._hlo = hlo
-        self._known: dict[Any, Template | None] = hlo.cache.templates
+        platforms = jax_compat.lowering_platforms(hlo.ctx)
+        self._known: dict[Any, Template | None] = hlo.cache.templates.setdefault(platforms, {})
 
     def lower(self, op: Operation, operands: list[Any]) -> Sequence[Any]:
         """The MLIR values of the results."""
