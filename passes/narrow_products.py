@@ -42,6 +42,9 @@ class _NarrowProducts(Rewriter):
         scope = Scope(region)
         moved: dict[Value, Bounds] = {}
         for op in region.operations:
+            if not narrowed and op.opdef.pure:
+                scope.append(op)
+                continue
             new = self.renew(scope, op, [self.region(r) for r in op.regions])
             if op in narrowed:
                 bounds = moved[op.result] = narrowed[op]
@@ -55,8 +58,14 @@ class _NarrowProducts(Rewriter):
 
 def _narrowed(region: Region) -> dict[Operation, Bounds]:
     """The products of which less than the whole is used, with what is used."""
-    makers = {op.result: op for op in region.operations if op.name == _PRODUCT}
-    sliced = [v for op in region.operations if op.name == _SLICE for v in op.operands if v in makers]
+    makers: dict[Value, Operation] = {}
+    sliced: list[Value] = []
+    for op in region.operations:
+        name = op.opdef.name
+        if name == _PRODUCT:
+            makers[op.result] = op
+        elif name == _SLICE and op.operands[0] in makers:
+            sliced.append(op.operands[0])
     uses: Uses = uses_of(region) if sliced else {}
     found: dict[Operation, Bounds] = {}
     for v in dict.fromkeys(sliced):

@@ -57,9 +57,9 @@ def loop_passes(module: Module, budget: int | float | None = None) -> Pipeline:
     Args:
         budget: what may be kept, as in `Residuals`.
     """
-    functions = module.functions.values()
-    first = (NarrowProducts(), HoldRemats()) if _have(functions, REMAT) else (NarrowProducts(),)
-    if not _have(functions, SCAN):
+    found = _structured(module.functions.values())
+    first = (NarrowProducts(), HoldRemats()) if REMAT in found else (NarrowProducts(),)
+    if SCAN not in found:
         return Pipeline.of(*first)
     blocks = (DistributeLoops(),) if _may_keep_blocks(budget) else ()
     return Pipeline.of(*first, Residuals(budget), *_TIDY, *blocks, LoopLayouts(), *_TIDY)
@@ -67,8 +67,11 @@ def loop_passes(module: Module, budget: int | float | None = None) -> Pipeline:
 
 def shape_loops_function(function: Function, budget: int | float | None = None) -> Function:
     """What `loop_passes` make of `function` with all it calls; the same object if that is nothing new."""
-    function = hold_remats_function(narrow_products_function(function))
-    if not _have(reachable(function), SCAN):
+    found = _structured(reachable(function))
+    function = narrow_products_function(function)
+    if REMAT in found:
+        function = hold_remats_function(function)
+    if SCAN not in found:
         return function
     blocks = (distribute_loops_function,) if _may_keep_blocks(budget) else ()
     chosen = residuals_function(function, budget)
@@ -80,8 +83,10 @@ def _may_keep_blocks(budget: int | float | None) -> bool:
     return budget != 0
 
 
-def _have(functions: Iterable[Function], name: str) -> bool:
-    return any(op.name == name for function in functions for op in walk(function.body))
+def _structured(functions: Iterable[Function]) -> set[str]:
+    """The names of the operations with regions or a callee that occur in functions."""
+    bodies = [f.body for f in functions if not f.body.straight]
+    return {op.name for body in bodies for op in walk(body) if not op.opdef.pure}
 
 
 def _apply(passes: Iterable[Callable[[Function], Function]], function: Function) -> Function:
