@@ -321,6 +321,15 @@ def test_bad_call(bad, error, message, world):
     assert fine == pytest.approx(6.0), "the States still work afterwards"
 
 
+@pytest.fixture
+def interruptible():
+    """Interrupts raise, also where a shell has started us in the background, which ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt_half_way(world):
     before = world.snapshot()
 
