@@ -5,15 +5,16 @@ import secrets
 import threading
 import weakref
 from collections.abc import Hashable, MutableMapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from .record import record
 
 _PROCESS = secrets.token_hex(4)
 _LABEL_LENGTH = 40
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Opaque:
     """What a token stands for in a process that has never seen its object. It prints as the token read.
 

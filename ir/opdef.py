@@ -8,6 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -198,20 +199,26 @@ class Row(OpDef):
     effect: Effect = Effect(0)
     cost: Callable[[Operation], int] | None = None
     summed: Callable[["Builder", Operation, Sequence[Value]], Value] | None = None
-    attribute_names: frozenset[str] = field(init=False)
     pure: bool = field(init=False)
     _known: dict[tuple[Any, ...], tuple[Type, ...]] = field(init=False, default_factory=dict)
-    defaults: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pure", not self.effect)
         if not self.samples:
             raise IRError(f"row {self.name} has no samples to test it with")
+
+    @cached_property
+    def _attributes(self) -> dict[str, Any]:
         parameters = inspect.signature(self.type_rule).parameters.values()
-        attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        defaults = {k: v for k, v in attributes.items() if v is not inspect.Parameter.empty}
-        object.__setattr__(self, "attribute_names", frozenset(attributes))
-        object.__setattr__(self, "defaults", defaults)
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @cached_property
+    def attribute_names(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return frozenset(self._attributes)
+
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return {k: v for k, v in self._attributes.items() if v is not inspect.Parameter.empty}
 
     def infer(
         self, types: Sequence[Type], attributes: Mapping[str, Any], regions: Sequence[Region] = ()

@@ -1,7 +1,8 @@
 """Frozen dataclasses that cost nothing to declare.
 
 `@dataclass(frozen=True)` compiles six methods from text for every class: seven tenths of a millisecond, and
-for a hundred classes a tenth of what `import jax` costs. Records share six ordinary methods.
+for a hundred classes a tenth of what `import jax` costs. Records share six ordinary methods, and look at
+their annotations when the first instance is made.
 Classes with millions of instances (types, values, operations) stay dataclasses with slots.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from inspect import Parameter, Signature
 from operator import attrgetter
+from threading import RLock
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -21,13 +23,34 @@ def record(cls: type[T]) -> type[T]:
     `dataclasses.fields` and `replace` know it, and `field(…)` and `__post_init__` mean what they mean there.
     Methods that the class defines stay.
     """
-    made = dataclass(init=False, repr=False, eq=False, match_args=False)(cls)
-    layout = _layout(fields(made))  # pyright: ignore[reportArgumentType]
-    type.__setattr__(made, "_layout", layout)
+    if cls.__doc__ is None:
+        cls.__doc__ = cls.__name__  # a dataclass shows its signature, for which it looks at its fields
+    for name in ("__dataclass_fields__", "_layout"):
+        type.__setattr__(cls, name, _Undeclared(cls, name))
     for name, method in _METHODS.items():
         if name not in cls.__dict__:
-            type.__setattr__(made, name, method)
-    return made
+            type.__setattr__(cls, name, method)
+    return cls
+
+
+class _Undeclared:
+    """Stands for an attribute of a record until somebody asks for it; then the fields are declared."""
+
+    _lock = RLock()
+
+    def __init__(self, cls: type, name: str) -> None:
+        self._cls = cls
+        self._name = name
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        cls = self._cls
+        with self._lock:
+            if cls.__dict__[self._name] is self:  # else another thread was faster
+                type.__delattr__(cls, "__dataclass_fields__")
+                made = dataclass(init=False, repr=False, eq=False, match_args=False)(cls)
+                layout = _layout(fields(made))  # pyright: ignore[reportArgumentType]
+                type.__setattr__(cls, "_layout", layout)
+        return cls.__dict__[self._name]
 
 
 class _Layout(NamedTuple):

@@ -1,12 +1,12 @@
 """jacobian: a function and all its partial derivatives in one program, by a basis pushed through one half."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stategrad.ir import Builder, Cell, DerivativeError, Function, IRTypeError, Module, Type, Value
+from stategrad.ir.lazy import Lazy
 from stategrad.ir.record import record
 
-from .basis import dense
 from .demand import demand_of
 from .derivative_passes import with_functions
 from .gradient import Forward, differentiable_results
@@ -15,12 +15,17 @@ from .jvp import jvp_function
 from .local_cells import with_local_cells
 from .names import Fresh, cell_named, function_named
 from .pipeline import Pass, register_pass
-from .push import Push, Pushed
 from .routing import RoutingBuilder
 from .spec import CellName, FunctionName
 from .standard import simplify_function
 from .thread_state import thread_function
 from .transpose import Transposer
+
+if TYPE_CHECKING:
+    from . import basis as bases
+    from . import push as pushes
+else:
+    bases, pushes = Lazy("stategrad.passes.basis"), Lazy("stategrad.passes.push")
 
 Mode = Literal["reverse", "forward"]
 Block = tuple[int, int]
@@ -110,7 +115,7 @@ def _by_halves(of: _Of, mode: Mode, names: Fresh) -> tuple[_Open, dict[Block, Va
     live = [i for i, r in enumerate(of.results) if halves.result_tangents[r] is not None]
     make = _pullback if mode == "reverse" else _tangents
     half = make(of, forward, [of.results[i] for i in live], names)
-    push = Push(b, half.function, list(halves.residuals))
+    push = pushes.Push(b, half.function, list(halves.residuals))
     blocks: dict[Block, Value] = {}
     for start in range(len(half.starts)):
         for end, pushed in zip(half.ends, push.basis(start), strict=True):
@@ -166,11 +171,13 @@ def _without_calls(function: Function) -> Function:
     return simplify_function(inline_function(function, _ALL))
 
 
-def _written(b: Builder, block: Block, pushed: Pushed, basis: Type, basis_first: bool) -> dict[Block, Value]:
+def _written(
+    b: Builder, block: Block, pushed: "pushes.Pushed", basis: Type, basis_first: bool
+) -> dict[Block, Value]:
     """A block written out; none where nothing of the basis arrived."""
     if pushed is None or isinstance(pushed, Value):
         return {}
-    return {block: dense(b, pushed, basis.shape, basis_first)}
+    return {block: bases.dense(b, pushed, basis.shape, basis_first)}
 
 
 # ------------------------------------------------------------------------------------------------ together
@@ -181,9 +188,11 @@ def _together(of: _Of) -> tuple[_Open, dict[Block, Value]]:
     b, count = Builder(), len(of.function.results)
     threaded = thread_function(jvp_function(of.function, of.args, of.cells, of.results))
     params = [Value(v.type, v.name) for v in of.function.params]
-    push = Push(b, _without_calls(threaded.function), [*(b.read(cell=c) for c in threaded.inputs), *params])
+    push = pushes.Push(
+        b, _without_calls(threaded.function), [*(b.read(cell=c) for c in threaded.inputs), *params]
+    )
     blocks: dict[Block, Value] = {}
-    found: list[Pushed] = []
+    found: list[pushes.Pushed] = []
     for k, by in enumerate(of.types):
         found = push.basis(k)
         for i, pushed in enumerate(found[count : count + len(of.results)]):

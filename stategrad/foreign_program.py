@@ -1,17 +1,17 @@
 """The programs that JAX's rules for one primitive turn into, and how they are put where they are needed."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from stategrad.ir import Builder, Function, Location, Operation, Region, Value, clone_region
+from stategrad.ir.record import record
 
 from . import jax_compat as compat
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class ForeignProgram:
     """Operations to emit on values given for `params`.
 

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import threading
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 
 import pytest
@@ -115,3 +116,37 @@ def test_methods_of_the_class_stay() -> None:
             return f"<{self.name}>"
 
     assert repr(Named("a")) == "<a>"
+
+
+def test_fields_are_known_before_the_first_instance() -> None:
+    @record
+    class Fresh(Point):
+        w: int = 3
+
+    assert [f.name for f in fields(Fresh)] == ["x", "y", "notes", "size", "w"]
+    assert Fresh.__doc__ == "Fresh"
+    assert Fresh(1) == Fresh(1, 2, ["other"], w=3)
+
+
+def test_threads_may_make_the_first_instance_at_once() -> None:
+    for _ in range(20):
+
+        @record
+        class Shared:
+            """A record."""
+
+            x: int
+            notes: list[str] = field(default_factory=list)
+
+        barrier, found = threading.Barrier(4), []
+
+        def make(cls: type = Shared, barrier: threading.Barrier = barrier, found: list = found) -> None:
+            barrier.wait()
+            found.append(cls(1))
+
+        threads = [threading.Thread(target=make) for _ in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert found == [Shared(1, [])] * 4

@@ -1,7 +1,6 @@
 """Emits single MLIR operations: types and attributes as rows write them, constants, regions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,18 +36,18 @@ class Constant(NamedTuple):
     made: Any
 
 
-@dataclass
 class ModuleCache:
     """What is made once for an MLIR module: types, attributes, templates, and the functions that calls share.
 
     `functions` are their names there, `placed` those whose body has been emitted in place.
     """
 
-    types: dict[Type, Any] = field(default_factory=dict)
-    attributes: dict[Any, Any] = field(default_factory=dict)
-    templates: dict[Any, Any] = field(default_factory=dict)
-    functions: dict[Any, str] = field(default_factory=dict)
-    placed: set[Function] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.types: dict[Type, Any] = {}
+        self.attributes: dict[Any, Any] = {}
+        self.templates: dict[Any, Any] = {}
+        self.functions: dict[Any, str] = {}
+        self.placed: set[Function] = set()
 
     @staticmethod
     def of(ctx: Any) -> "ModuleCache":
