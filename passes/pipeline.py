@@ -154,6 +154,8 @@ def _default(field: Field[Any]) -> Any:
 def _run_one(index: int, step: Pass, module: Module, hook: Hook | None) -> Module:
     start = time.perf_counter()
     made = step.run(module)
+    if not isinstance(made, Module):
+        raise TypeError(f"{type(step).__name__}.run returned {made!r}, not a Module")
     if hook is not None:
         hook(Step(index, step, made, time.perf_counter() - start, made is not module))
     return made

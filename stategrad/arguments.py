@@ -10,6 +10,7 @@ import jax
 
 from stategrad.ir import UNKNOWN, Location, Source
 
+from . import graph
 from . import jax_compat as compat
 from .errors import TraceError
 from .state import State
@@ -74,16 +75,25 @@ def identifier(name: str) -> str:
 
 def argument_names(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
     """For each leaf of `(args, kwargs)` its path as text: `x`, `params['w']`, `args[2]`."""
+    names: list[str] = []
+    for name, value in _named(fn, args, kwargs):
+        names.extend(leaf_paths(jax.tree.structure(value), name))
+    return names
+
+
+def static_values(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The static arguments by their names."""
+    return {name: value.value for name, value in _named(fn, args, kwargs) if isinstance(value, Hidden)}
+
+
+def _named(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
     try:
         bound = inspect.signature(fn).bind_partial(*args)
         positional = [n for n, p in bound.signature.parameters.items() if p.kind in (0, 1)][: len(args)]
     except (TypeError, ValueError):
         positional = []
     rest = [f"args[{i}]" for i in range(len(positional), len(args))]
-    names: list[str] = []
-    for name, value in [*zip([*positional, *rest], args, strict=True), *sorted(kwargs.items())]:
-        names.extend(leaf_paths(jax.tree.structure(value), name))
-    return names
+    return [*zip([*positional, *rest], args, strict=True), *sorted(kwargs.items())]
 
 
 def leaf_paths(tree: Any, prefix: str) -> list[str]:
@@ -103,6 +113,8 @@ def check_leaves(leaves: Sequence[Any], names: Sequence[str], fn: Callable[..., 
             raise TraceError(_state_passed(leaf, name, fn, what))
         if not compat.is_array_like(leaf):
             advice = "; name it in static_argnums or static_argnames" if what == "argument" else ""
+            if advice and graph.states(leaf):
+                advice = "; it has States: close over it instead of passing it"
             raise TraceError(
                 f"{what} {name!r} of {function_name(fn)} is {leaf!r} of type {type(leaf).__name__}, "
                 f"not an array or a number{user_line()}{advice}"

@@ -91,14 +91,16 @@ class Guards:
         for cell, value in self.cells:
             now = cell.cell_contents
             if not same(now, value):
-                return f"{self._name(cell, None)} changed from {_shown(value)} to {_shown(now)}"
+                return _changed(self._name(cell, None), value, now)
         for container, key, value in (*self.items, *self.module_items):
             now = container.get(key, MISSING)
             if not same(now, value):
-                return f"{self._name(container, key)} changed from {_shown(value)} to {_shown(now)}"
+                return _changed(self._name(container, key), value, now)
         for sequence, values in self.sequences:
             if len(sequence) != len(values) or not all(map(same, sequence, values)):
-                return f"{self._name(sequence, None)} changed from {_shown(values)} to {_shown(sequence)}"
+                return _changed(
+                    self._name(sequence, None), [*values] if type(sequence) is list else values, sequence
+                )
         for container, before in (*self.orders, *self.sets):
             if ([*container] if isinstance(before, list) else container) != before:
                 return f"{self._name(container, None)} changed"
@@ -283,6 +285,13 @@ def _is_users(file: str) -> bool:
 def _libraries() -> tuple[str, ...]:
     """Where Python's own modules and installed ones lie; asking takes milliseconds."""
     return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def _changed(name: str, before: Any, now: Any) -> str:
+    shown = _shown(now)
+    if _shown(before) == shown:
+        return f"{name} became another object, {shown}"
+    return f"{name} changed from {_shown(before)} to {shown}"
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Modules: objects that hold States, other Modules, and lists and mappings of these. And some layers."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, Self, overload
 
@@ -140,7 +141,7 @@ class Linear(Module):
         dtype: Any = float,
         rng: RandomState | None = None,
     ) -> None:
-        dtype, rng = jax.dtypes.canonicalize_dtype(dtype), rng or random.default()
+        dtype, rng = jax.dtypes.canonicalize_dtype(dtype), random.default() if rng is None else rng
         self.weight = ParamState(w_init(rng.split_key(), (in_features, out_features), dtype))
         self.bias = ParamState(b_init(rng.split_key(), (out_features,), dtype)) if use_bias else None
 
@@ -209,24 +210,35 @@ class Dropout(Module):
     def __call__(self, x: Any, *, training: bool) -> jax.Array:
         if not training or self.rate == 0:
             return x
-        rng = self.rng or random.default()
+        rng = random.default() if self.rng is None else self.rng
         kept = rng.bernoulli(1 - self.rate, size=jnp.shape(x))
         return jnp.where(kept, x / (1 - self.rate), 0)
 
 
 class Layer(Protocol):
-    """What `Sequential` chains: any function of one array."""
+    """What `Sequential` chains: any function of one array, and of `training` if it likes."""
 
     def __call__(self, x: Any, /) -> Any: ...
 
 
 class Sequential(Module):
-    """Calls its layers one after the other; a layer is any function of one array, a Module among them."""
+    """Calls its layers one after the other; a layer is any function of one array, a Module among them.
+
+    Those with a parameter `training`, such as `Dropout` and `BatchNorm`, are told whether it is training.
+    """
 
     def __init__(self, *layers: Layer) -> None:
         self.layers: Sequence[Layer] = list(layers)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, *, training: bool | None = None) -> Any:
         for layer in self.layers:
-            x = layer(x)
+            told = {} if training is None or not _takes_training(layer) else {"training": training}
+            x = layer(x, **told)
         return x
+
+
+def _takes_training(layer: Layer) -> bool:
+    try:
+        return "training" in inspect.signature(layer).parameters
+    except (TypeError, ValueError):  # a function of C, which shows no signature
+        return False

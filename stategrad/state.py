@@ -11,6 +11,7 @@ import jax
 from . import jax_compat as compat
 from .errors import StateError
 from .frame import Frame, Held
+from .no_array import NotAnArray
 from .pickles import from_host, to_host
 from .resident import LOCK, RESIDENT, settle
 from .state_primitives import CellId, direct, read_p, thread, write_p
@@ -83,13 +84,12 @@ class Epochs:
 _numbers = itertools.count()
 
 
-class State:
+class State(NotAnArray):
     """A value that functions may read and write, and that gradients may be taken with respect to.
 
     Args:
         value: any pytree of arrays and numbers; numbers become arrays of jax's default types. Leaves that are
-        no
-            arrays (functions, strings) are kept as they are and belong to the structure.
+            no arrays (functions, strings) are kept as they are and belong to the structure.
         name: shown in errors, dumps and reports; by default `state0`, `state1`, ….
         tag: any text, for filters.
 

@@ -82,8 +82,8 @@ def is_in(name: str, *packages: str) -> bool:
 LAYERS = [
     ("stategrad.ir",),
     ("stategrad.passes",),
-    (),  # what is named nowhere here: State and tracing
-    ("stategrad.filters", "stategrad.graph", "stategrad.nn", "stategrad.random", "stategrad.backend"),
+    (),  # what is named nowhere here: State, objects that hold States, and tracing
+    ("stategrad.nn", "stategrad.random", "stategrad.backend"),
     ("stategrad.transform",),
     ("stategrad",),
     ("stategrad.demo",),

@@ -188,7 +188,7 @@ def test_unchanged_values_do_not_retrace():
 def test_the_log(monkeypatch, capsys):
     monkeypatch.setenv("STATEGRAD_LOG", "retrace")
     sg.jit(lambda x: x)(1.0)
-    assert "stategrad: trace 1 of lambda: the first call, with x: f32[]" in capsys.readouterr().err
+    assert "stategrad: trace 1 of lambda: the first call, with x: weak f32[]" in capsys.readouterr().err
 
 
 def test_attributes_of_a_module_are_watched_together():

@@ -46,6 +46,35 @@ def test_donation_reuses_the_buffers_that_only_the_state_holds():
     assert inside.is_deleted()
 
 
+def test_calls_of_several_signatures_take_turns():
+    """Each is traced once; what one of them writes, and what changes in between, the next one sees."""
+    total = sg.State(0.0, name="total")
+    factor = 1.0
+
+    @sg.jit
+    def add(x):
+        total.value = total.value + factor * jnp.sum(x)
+        return total.value
+
+    kinds = [jnp.ones(2), 1.0, np.float32(1), np.ones((2, 2), np.float32), 1, jnp.ones(2)]
+    for _ in range(4):
+        expected = float(total.value)
+        for x in kinds:
+            expected += float(np.sum(x))
+            assert add(x) == expected
+    # Two vectors are alike; numbers of NumPy's are arrays, those of Python's have two weak types.
+    assert len(add.explain().splitlines()) == 5
+    factor = 3.0
+    assert add(jnp.ones(2)) == expected + 6.0
+    assert add(1.0) == expected + 9.0
+    total.value = jnp.zeros(2)
+    np.testing.assert_array_equal(add(jnp.ones(2)), [6.0, 6.0])
+    np.testing.assert_array_equal(add(1.0), [9.0, 9.0])
+    total.value = 0.0
+    assert add(jnp.ones(2)) == 6.0
+    assert add(1.0) == 9.0
+
+
 def test_two_signatures_share_one_plan():
     a, b = sg.State(jnp.zeros(()), name="a"), sg.State(jnp.zeros(()), name="b")
 

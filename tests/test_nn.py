@@ -369,14 +369,14 @@ def test_states_inside_of_transformed_functions_and_partials():
 def test_the_layers_without_rank_promotion(shape):
     net = nn.Sequential(
         nn.Linear(4, 4),
-        functools.partial(nn.BatchNorm(4), training=True),
+        nn.Sequential(nn.BatchNorm(4), jnp.tanh),
         functools.partial(nn.BatchNorm(4), training=False),
-        functools.partial(nn.Dropout(0.5, rng=RandomState(1)), training=True),
+        nn.Dropout(0.5, rng=RandomState(1)),
         nn.Linear(4, 2, use_bias=False),
     )
 
     def loss(x):
-        return jnp.mean(net(x) ** 2)
+        return jnp.mean(net(x, training=True) ** 2)
 
     x = jnp.arange(float(np.prod(shape))).reshape(shape)
     with jax.numpy_rank_promotion("raise"):
@@ -388,6 +388,7 @@ def test_the_layers_without_rank_promotion(shape):
         g.shape == s.value.shape
         for g, s in zip(gradients.values(), net.states(ParamState).values(), strict=True)
     )
+    np.testing.assert_array_equal(*(net(x, training=False) for _ in range(2)))  # nothing is dropped
     linear = nn.Linear(4, 2)
     linear.bias.value = jnp.array([1.0, -1.0])
     expected = np.asarray(x) @ np.asarray(linear.weight.value) + np.array([1.0, -1.0])

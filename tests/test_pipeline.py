@@ -243,6 +243,20 @@ def test_a_result_that_does_not_verify_is_the_fault_of_its_pass(own_passes, tmp_
     assert isinstance(caught.value.__cause__, IRVerifyError)
 
 
+def test_a_pass_that_returns_nothing(tmp_path):
+    @dataclass(frozen=True)
+    class Forgets(Pass):
+        """Forgets to return what it made."""
+
+        name = "forgets"
+
+        def run(self, module):
+            module.functions.values()
+
+    with pytest.raises(PassError, match=r"`forgets`, failed: TypeError: Forgets.run returned None"):
+        Pipeline.of(Forgets()).run(parse(PROGRAM), folder=tmp_path)
+
+
 def test_pipelines_add_up():
     assert str(parse_pipeline("fold") + parse_pipeline("cse, dce")) == "fold, cse, dce"
     assert Pipeline.of().run(module := parse(PROGRAM)) is module

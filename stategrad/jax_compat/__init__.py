@@ -70,14 +70,17 @@ from .types import (
     adopt_type,
     aval_of_type,
     config_key,
+    copied,
     is_array_like,
     jax_dtype,
     physical_type,
     same_type,
+    settings,
     strong,
     strong_array,
     strong_type,
     type_of_aval,
+    weak,
 )
 
 __all__ = [
@@ -101,6 +104,7 @@ __all__ = [
     "canonical_file",
     "checks_values",
     "config_key",
+    "copied",
     "current_trace",
     "define_effectful",
     "define_transforms",
@@ -138,6 +142,7 @@ __all__ = [
     "push_forward",
     "result_types",
     "same_type",
+    "settings",
     "stage",
     "strong",
     "strong_array",
@@ -145,6 +150,7 @@ __all__ = [
     "touches_state",
     "type_of_aval",
     "unbatched",
+    "weak",
     "with_tokens",
     "zero_tangent",
 ]

@@ -11,6 +11,8 @@ from jax._src.random import prng
 
 from stategrad.ir import DType, IRTypeError, Type, dtype, dtype_of
 
+from .traces import is_eager
+
 
 def strong(aval: Any) -> Any:
     """The same type without the weak flag."""
@@ -22,8 +24,21 @@ def strong_type(array: Any) -> Any:
     return strong(array.aval)
 
 
+# A jitted function costs a tenth of what `jnp` takes to make or copy a small array.
+copied: Any = jax.jit(jnp.copy)
+"""An array of the same value with a buffer of its own."""
+
+
+@jax.jit
+def _strong(number: Any) -> Any:
+    array = jnp.asarray(number)
+    return lax_internal._convert_element_type(array, array.dtype, weak_type=False)
+
+
 def strong_array(leaf: Any) -> Any:
     """A number or array, concrete or traced, as an array of a strong type."""
+    if isinstance(leaf, (bool, int, float, complex)) and is_eager():
+        return _strong(leaf)
     array = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     if getattr(array.aval, "weak_type", False):
         array = lax_internal._convert_element_type(array, array.dtype, weak_type=False)
@@ -57,6 +72,16 @@ def is_array_like(leaf: Any) -> bool:
 def config_key() -> Any:
     """The settings of JAX under which a trace was made: another key, another program."""
     return config.trace_context()
+
+
+def settings() -> dict[str, Any]:
+    """All settings of JAX, by name, as they are in this thread now."""
+    return {name: state.value for name, state in config.config_states.items()}
+
+
+def weak(leaf: Any) -> bool:
+    """Whether an argument has a weak type, as numbers of Python have: it adapts to what it meets."""
+    return bool(getattr(jax.typeof(leaf), "weak_type", False))
 
 
 def same_type(array: Any, aval: Any) -> bool:

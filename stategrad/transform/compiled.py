@@ -56,6 +56,21 @@ class Signature:
         )
 
 
+def signature_key(args: Any, kwargs: Any) -> Any:
+    """A key that is quickly made, and tells arguments apart as far as they call for different programs."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    return tree, *map(_kind, leaves)
+
+
+def _kind(leaf: Any) -> Any:
+    shape = getattr(leaf, "shape", None)
+    return (
+        type(leaf)
+        if shape is None
+        else (shape, getattr(leaf, "dtype", None), getattr(leaf, "weak_type", False))
+    )
+
+
 class Compiled:
     """A program behind `jax.jit`, for arguments of one signature.
 

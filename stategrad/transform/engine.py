@@ -14,7 +14,7 @@ from stategrad.state import LOCK, refuse_in_callbacks
 from stategrad.state_primitives import thread
 from stategrad.trace import trace
 
-from .compiled import Mismatch, forget
+from .compiled import Mismatch, forget, signature_key
 from .plan import Plan, bind_under_trace
 from .planning import plan_of
 from .repeated import repeated
@@ -32,13 +32,26 @@ class _Version:
 
     Attributes:
         plans: one for each signature, the one used last in front.
+        known: those that ran, by the key of the arguments.
     """
 
-    __slots__ = ("guards", "plans")
+    __slots__ = ("guards", "known", "plans")
 
     def __init__(self, guards: Guards) -> None:
         self.guards = guards
         self.plans: list[Plan] = []
+        self.known: dict[Any, Plan] = {}
+
+    def call_known(self, args: Any, kwargs: Any) -> Any:
+        """Calls the plan that ran on such arguments the last time.
+
+        Raises:
+            Mismatch: there is none, or it is not for what States hold now; nothing has happened.
+        """
+        plan = self.known.get(signature_key(args, kwargs))
+        if plan is None:
+            raise Mismatch("no plan is known for these arguments")
+        return plan.call(args, kwargs)
 
     def likely(self, args: Any, kwargs: Any) -> Iterator[Plan]:
         """The plans that are for such arguments, if all else is as they need it."""
@@ -46,11 +59,15 @@ class _Version:
             if plan.compiled.signature.resembles(args, kwargs):
                 yield plan
 
-    def to_front(self, plan: Plan) -> None:
+    def ran(self, plan: Plan, args: Any, kwargs: Any) -> None:
+        """Takes down which plan has run on which arguments."""
         if plan in self.plans:
             self.plans.remove(plan)
         self.plans.insert(0, plan)
-        del self.plans[_KEPT_PLANS:]
+        if len(self.plans) > _KEPT_PLANS or len(self.known) > _KEPT_PLANS:
+            del self.plans[_KEPT_PLANS:]
+            self.known.clear()
+        self.known[signature_key(args, kwargs)] = plan
 
 
 class Engine:
@@ -82,7 +99,7 @@ class Engine:
         self.donate = donate and not debug_nan
         self.inline = inline and not debug_nan
         self.debug_nan = debug_nan
-        self.retraces = Retraces(function_name(fn))
+        self.retraces = Retraces(fn)
         self._has_static = bool(static)
         self._versions: list[_Version] = []
         self._owner: Callable[[], Any] = type(None)
@@ -114,7 +131,7 @@ class Engine:
     def stage(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Staged:
         """Traces `fn` on these arguments (static ones hidden) and runs the passes."""
         traced = trace(self.fn, args, kwargs)
-        self.retraces.traced(traced.signature(), "it is called inside of another trace")
+        self.retraces.traced(traced, args, kwargs, "it is called inside of another trace")
         return stage(traced, derive(self.recipe, traced))
 
     # ------------------------------------------------------------------ inside of other traces
@@ -127,13 +144,14 @@ class Engine:
         return bind_under_trace(self.stage(args, kwargs), args, kwargs)
 
     # ------------------------------------------------------------------ other values, signatures, States
-    def _remember(self, version: "_Version", plan: Plan) -> None:
-        """The next call tries this plan first, unless there are more of them."""
-        version.to_front(plan)
+    def _remember(self, version: "_Version", plan: Plan, args: Any, kwargs: Any) -> None:
+        """The next call tries this plan first; if there are more of them, the one for its arguments."""
+        version.ran(plan, args, kwargs)
+        self._same_as_before, self._call_again = version.guards.check, version.call_known
         if len(version.plans) == 1:
-            same = version.guards.check
-            self._same_as_before, self._call_again = same, plan.call
+            self._call_again = plan.call
             if plan.keeps and not self._has_static:
+                same = version.guards.check
                 self._next_call(repeated(plan.operands, plan.jitted, plan.build, same, self.call))
 
     def _forget(self) -> None:
@@ -158,20 +176,20 @@ class Engine:
             except Mismatch as mismatch:
                 why = mismatch.changed
             else:
-                self._remember(version, plan)
+                self._remember(version, plan, args, kwargs)
                 return found
         traced = trace(self.fn, args, kwargs)
-        self.retraces.traced(traced.signature(), why)
+        self.retraces.traced(traced, args, kwargs, why)
         plan = plan_of(traced, self.recipe, args, kwargs, donate=self.donate, watched=self.debug_nan)
         try:
             found = plan.call(args, kwargs)
         except NonFiniteError:
-            self._remember(version, plan)
+            self._remember(version, plan, args, kwargs)
             raise
         except BaseException:
             forget(plan.compiled)  # JAX takes no second try at what was interrupted
             raise
-        self._remember(version, plan)
+        self._remember(version, plan, args, kwargs)
         return found
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

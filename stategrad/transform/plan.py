@@ -129,7 +129,7 @@ class Plan:
             self._look_at_structures()
         for slot in self.given:
             if not slot.exclusive:
-                slot.array = jnp.array(slot.array, copy=True)
+                slot.array = compat.copied(slot.array)
                 slot.exclusive = True
         self._epoch = Epochs.sharing
 

@@ -2,9 +2,27 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from stategrad import jax_compat as compat
+from stategrad.arguments import function_name, static_values
+from stategrad.ir.record import record
+from stategrad.trace import Traced
 
 _KEPT = 100
+
+
+@record
+class _Made:
+    """What a trace was made for: the types of arguments and States and the values of static arguments, all as
+    text by name, and the settings of JAX.
+    """
+
+    signature: Mapping[str, str]
+    settings: Mapping[str, Any]
 
 
 class Retraces:
@@ -13,50 +31,57 @@ class Retraces:
     With the environment variable STATEGRAD_LOG=retrace each sentence is also written to stderr as it comes.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
         self._sentences: list[str] = []
         self._count = 0
-        self._signatures: list[Mapping[str, str]] = []
+        self._made: list[_Made] = []
         self._broken: str | None = None
 
     def guard_broke(self, what: str) -> None:
         """Notes what changed among the values that the function reads; the next trace is due to that."""
         self._broken = what
-        self._signatures.clear()
+        self._made.clear()
 
-    def traced(self, signature: Mapping[str, str], why: str | None = None) -> None:
-        """Notes a trace for arguments and States of these types, by their names; `why` if that is known."""
+    def traced(self, traced: Traced, args: Any, kwargs: Any, why: str | None = None) -> None:
+        """Notes a trace for these arguments, static ones hidden; `why` if that is known."""
         self._count += 1
-        sentence = f"trace {self._count} of {self._name}: {self._reason(signature, why)}"
+        made = _Made(self._signature(traced, args, kwargs), compat.settings())
+        sentence = f"trace {self._count} of {function_name(self._fn)}: {self._reason(made, why)}"
         self._broken = None
-        self._signatures.append(signature)
+        self._made.append(made)
         self._sentences.append(sentence)
-        del self._sentences[:-_KEPT]
+        del self._sentences[:-_KEPT], self._made[:-_KEPT]
         if "retrace" in os.environ.get("STATEGRAD_LOG", "").split(","):
             print(f"stategrad: {sentence}", file=sys.stderr)
 
     def explain(self) -> str:
         """All reasons, a line each, the latest last."""
-        return "\n".join(self._sentences) or f"{self._name} has not been traced yet"
+        return "\n".join(self._sentences) or f"{function_name(self._fn)} has not been traced yet"
 
-    def _reason(self, signature: Mapping[str, str], why: str | None) -> str:
+    def _signature(self, traced: Traced, args: Any, kwargs: Any) -> dict[str, str]:
+        found = traced.signature()
+        for name, leaf in zip(traced.arguments, jax.tree.leaves((args, kwargs)), strict=True):
+            if compat.weak(leaf):
+                found[name] = f"weak {found[name]}"
+        static = static_values(self._fn, args, kwargs)
+        return found | {f"the static argument {name}": repr(value) for name, value in static.items()}
+
+    def _reason(self, made: _Made, why: str | None) -> str:
         if self._broken is not None:
             return self._broken
         if self._count == 1:
-            shown = ", ".join(f"{name}: {type}" for name, type in signature.items())
+            shown = ", ".join(f"{name}: {type}" for name, type in made.signature.items())
             return f"the first call, with {shown or 'no arguments'}"
         if why is not None:
             return why
-        nearest = min(self._signatures, key=lambda s: len(_differences(s, signature)), default={})
-        return (
-            "; ".join(_differences(nearest, signature))
-            or "a number of Python's stands in place of an array of that type, or the other way round, or a "
-            "setting of JAX changed"
-        )
+        nearest = min(self._made, key=lambda m: len(_differences(m.signature, made.signature)), default=made)
+        settings = [f"the setting {text}" for text in _differences(nearest.settings, made.settings)]
+        differences = _differences(nearest.signature, made.signature) or settings
+        return "; ".join(differences) or "a context of JAX changed"
 
 
-def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> Sequence[str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
     return [
         f"{name} changed from {before.get(name, 'nothing')} to {now.get(name, 'nothing')}"
         for name in dict.fromkeys((*before, *now))

@@ -296,8 +296,10 @@ def _by_state(request: Request, traced: Traced, state: State) -> ByState:
 def _check_used(traced: Traced, state: State, cells: Sequence[Cell | None]) -> None:
     name = traced.function.name
     if all(c is None for c in cells):
+        twin = any(leaf.state.name == state.name for leaf in traced.leaves.values())
+        advice = "it uses another State of that name; give the one that it uses" if twin else "leave it out"
         raise GradientError(
-            f"grad_states names the State {state.name!r}, but {name} does not use it; leave it out, or pass "
+            f"grad_states names the State {state.name!r}, but {name} does not use it; {advice}, or pass "
             "check_states=False to get zeros"
         )
     if not any(c is not None and traced.reads_entry(c) for c in cells):
