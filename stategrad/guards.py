@@ -12,13 +12,14 @@ import sys
 import sysconfig
 import weakref
 from array import array
-from collections import deque
+from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
+    MappingProxyType,
     MethodType,
     ModuleType,
     SimpleNamespace,
@@ -35,6 +36,8 @@ from .state import Epochs, State
 from .structure import Structure
 from .user_frame import is_user_file
 
+_CONTAINERS = (list, tuple, deque, bytearray, array, set, frozenset, dict, np.ndarray)
+
 
 class Guards:
     """What a function reads that is no argument and no State.
@@ -48,7 +51,7 @@ class Guards:
         self.items: list[tuple[Mapping[Any, Any], Any, Any]] = []
         self.sequences: list[tuple[Any, tuple[Any, ...]]] = []
         self.sets: list[tuple[Any, frozenset[Any]]] = []
-        self.orders: list[tuple[dict[Any, Any], list[Any]]] = []
+        self.orders: list[tuple[Mapping[Any, Any], list[Any]]] = []
         self.absent: list[tuple[Any, frozenset[str], str]] = []
         self.class_absent: list[tuple[Any, frozenset[str], str]] = []
         self.arrays: list[ArrayGuard] = []
@@ -63,6 +66,7 @@ class Guards:
         self._loaded: set[str] = set()
         self._methods: list[tuple[Mapping[str, Any], str, Any, str]] = []
         self._owners: list[tuple[list[Any], Any, str]] = []
+        self._attributes: list[tuple[Mapping[str, Any], str]] = []
 
     @staticmethod
     def of(fn: Callable[..., Any], weakly: bool = False) -> "Guards":
@@ -138,17 +142,20 @@ class Guards:
             self._enter(value.__func__, name)
             self._enter(value.__self__, name)
         elif isinstance(value, functools.partial):
-            for part in (value.func, *value.args, *value.keywords.values()):
+            for part in (value.func, *value.args):
                 self._enter(part, name)
+            self._enter(value.keywords, f"the keywords of {name}")
         elif isinstance(value, np.ndarray):
             self.arrays.append(ArrayGuard(value))
             self._names[id(value), None] = name
+            for part in value.flat if value.dtype.hasobject else ():
+                self._enter(part, name)
         elif isinstance(value, (list, tuple, deque, bytearray, array)):
             self._sequence(value, name)
         elif isinstance(value, (set, frozenset)):
             self.sets.append((value, frozenset(value)))
             self._names[id(value), None] = f"the set {name!r}"
-        elif isinstance(value, dict):
+        elif isinstance(value, (dict, MappingProxyType)):
             self.orders.append((value, [*value]))
             self._names[id(value), None] = f"the dict {name!r}"
             self._mapping(value, name, self.items, "{}[{!r}]")
@@ -158,6 +165,8 @@ class Guards:
             if all(value.structure.statics):
                 self.states.append((value, value.structure))
         elif not isinstance(value, (jax.Array, ModuleType, BuiltinFunctionType)):
+            self._object(value, name)
+        if isinstance(value, _CONTAINERS) and type(value) not in _CONTAINERS:
             self._object(value, name)
 
     def _function(self, fn: FunctionType, name: str) -> None:
@@ -171,6 +180,8 @@ class Guards:
         self.defaults.append((held, fn.__code__, fn.__defaults__, dict(fn.__kwdefaults__ or {}) or None))
         for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
             self._enter(default, f"a default of {name}")
+        if fn.__dict__:
+            self._attributes.append((fn.__dict__, name))
         for free, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
             self._closure(cell, free)
         for chain in global_reads(fn.__code__):
@@ -212,7 +223,7 @@ class Guards:
         for i, part in enumerate(value):
             self._enter(part, f"{name}[{i}]")
 
-    def _mapping(self, value: "dict[Any, Any] | Slots", name: str, into: Any, form: str) -> None:
+    def _mapping(self, value: Mapping[Any, Any] | Slots, name: str, into: Any, form: str) -> None:
         for key, part in list(value.items()):
             shown = form.format(name, key)
             self._item(into, value, key, part, shown)
@@ -236,11 +247,22 @@ class Guards:
                 self._methods.append((attributes, key, part, f"the method {cls.__name__}.{key}"))
             elif not key.startswith("__"):
                 self._item(self.items, attributes, key, part, f"the attribute {name}.{key}")
+        self._attributes.append((attributes, name))
 
     def _watch_names(self) -> None:
-        """Of methods, those are watched that code loads by name; and where code loads an attribute by a name
-        that an object or class does not have, that it gets none.
+        """Of methods, and of attributes of functions and of libraries' objects, those are watched that code
+        loads by name, and what stands in those of classes; and where code loads an attribute by a name that
+        an object or class does not have, that it gets none.
         """
+        entered = set[tuple[int, str]]()
+        before = -1
+        while before < len(entered):  # what is entered may load more names
+            before = len(entered)
+            for attributes, name in list(self._attributes):
+                for key in self._loaded.intersection(attributes):
+                    if (id(attributes), key) not in entered:
+                        entered.add((id(attributes), key))
+                        self._attribute(attributes, key, f"{name}.{key}")
         for attributes, key, part, name in self._methods:
             if key in self._loaded or key == "__call__":
                 self._item(self.items, attributes, key, part, name)
@@ -248,6 +270,13 @@ class Guards:
             missing = frozenset(self._loaded.difference(attributes))
             if missing:
                 into.append((attributes.keys(), missing, name))
+
+    def _attribute(self, owner: Mapping[str, Any], key: str, name: str) -> None:
+        part = owner[key]
+        if not isinstance(owner, MappingProxyType):  # those of classes are watched already
+            self._item(self.items, owner, key, part, name)
+        if not isinstance(part, (FunctionType, staticmethod, classmethod, property)):
+            self._enter(part, name)
 
     def _object(self, value: Any, name: str) -> None:
         """An instance: the attributes of a Module are watched together, those of others one by one."""
@@ -269,6 +298,11 @@ class Guards:
                 self._mapping(own, name, into, "{}.{}")
                 self._owners.append((self.module_absent if counted else self.absent, own, name))
             self._mapping(Slots(value), name, self.items, "{}.{}")
+        elif own:
+            self._attributes.append((own, name))
+            if isinstance(value, (UserDict, UserList, ChainMap)):
+                for part in own.values():
+                    self._enter(part, name)
 
 
 def _is_written(method: FunctionType) -> bool:

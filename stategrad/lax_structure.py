@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
+
 from stategrad.ir import Builder, Type, Value, dtype, dtype_of
 
 Params = Mapping[str, Any]
@@ -156,7 +158,7 @@ def _gather(b: Builder, params: Params, operands: Operands, types: Types) -> Any
         **_promises(params),
     }
     fill = params["fill_value"]
-    if mode == "fill" and fill != 0:
+    if mode == "fill" and (fill != 0 or any(np.asarray(fill).tobytes())):  # -0.0 is no plain zero
         return b.gather_filled(*operands, **attributes, fill_value=_python_number(fill))
     return b.gather(*operands, **attributes, mode=mode)
 

@@ -18,7 +18,7 @@ from .errors import NonFiniteError
 
 @record
 class Finding:
-    """The first operation that made a value that is not finite out of finite ones.
+    """The first operation that made a value that is not finite out of finite ones, or a NaN out of no NaN.
 
     Attributes:
         steps: the loops around it, outermost first, each with the step that it was in.
@@ -43,12 +43,29 @@ class Trip:
         commits: whether it would have written to States.
         reverse: whether it belongs to a derivative in reverse: all that is derived in it is `backward` then,
             also what is computed on the way forwards.
+        nan: whether there is a NaN among them. An infinity that came in is not to blame then: it may be a
+            mask.
     """
 
     subject: str
     tripped: tuple[str, ...]
     commits: bool = True
     reverse: bool = False
+    nan: bool = False
+
+    @staticmethod
+    def of(
+        subject: str,
+        names: Sequence[str],
+        found: Sequence[Any],
+        *,
+        commits: bool = True,
+        reverse: bool = False,
+    ) -> "Trip":
+        """A trip of a call with these results, which a person calls by these names."""
+        tripped = tuple(n for n, x in zip(names, found, strict=True) if first_bad(x) is not None)
+        nan = any(first_bad(x, nan=True) is not None for x in found)
+        return Trip(subject, tripped, commits, reverse, nan)
 
     @property
     def head(self) -> str:
@@ -58,20 +75,39 @@ class Trip:
         return f"{self.subject} gave {gave} that is not finite{done}"
 
     def by_inputs(self, names: Sequence[str], arrays: Sequence[Any]) -> NonFiniteError | None:
-        """The error if something that came in was not finite; `names` are what a person calls each."""
+        """The error if something that came in is to blame; `names` are what a person calls each."""
         for array, what in zip(arrays, names, strict=True):
-            index = first_bad(array)
+            index = first_bad(array, self.nan)
             if index is not None:
-                where = f" at index {list(index)}" if index else ""
-                text = f"{self.head}\n  input     {what} holds {np.asarray(array)[index]}{where} on entry"
+                text = f"{self.head}\n{_input(what, array, index)}"
                 return NonFiniteError(text, phase="input", inputs=(what,), index=index, tripped=self.tripped)
         return None
 
-    def by_operations(self, function: Function, operands: Sequence[Any]) -> NonFiniteError:
-        """The error from the operations of the pure function that ran, on the operands that it had."""
+    def by_operations(
+        self, function: Function, operands: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]
+    ) -> NonFiniteError | None:
+        """The error if an operation of a pure function that ran on these operands is to blame.
+
+        Args:
+            function: the function.
+            operands: what it was given.
+            names: what a person calls each of `arrays`, which came in: infinite ones are mentioned where the
+                operation had an infinite operand.
+            arrays: see `names`.
+        """
         found = find(function, [_host(x, v) for x, v in zip(operands, function.params, strict=True)])
-        if found is not None:
-            return _error(self, found, self.reverse or _is_transposed(function))
+        if found is None:
+            return None
+        infinite = [
+            _input(what, array, index)
+            for what, array in zip(names, arrays, strict=True)
+            if (index := first_bad(array)) is not None
+        ]
+        lines = infinite if any(first_bad(x) is not None for x in found.operands) else []
+        return _error(self, found, self.reverse or _is_transposed(function), lines)
+
+    def unexplained(self) -> NonFiniteError:
+        """The error if nothing is to blame."""
         return NonFiniteError(
             f"{self.head}\n  replay    evaluated operation by operation, the program stays finite: the "
             "compiled one rounds or fuses differently; look for overflow near the limits of the dtype",
@@ -79,30 +115,23 @@ class Trip:
             tripped=self.tripped,
         )
 
+    def explained(self, function: Function, operands: Sequence[Any], names: Sequence[str]) -> NonFiniteError:
+        """The error for the pure function that ran, by what it was given, which a person calls by these
+        names, or else by its operations.
+        """
+        error = self.by_inputs(names, operands) or self.by_operations(function, operands, names, operands)
+        return error or self.unexplained()
 
-def explain_trip(
-    function: Function,
-    operands: Sequence[Any],
-    names: Sequence[str],
-    tripped: Sequence[str],
-    name: str,
-    reverse: bool = False,
-) -> NonFiniteError:
-    """The error for a program that gave something that is not finite.
 
-    Args:
-        function: the pure program.
-        operands: what it was given, and `names` what a person calls each.
-        tripped: what of its results is not finite, in words.
-        name: the name of the user's function.
-        reverse: as for `Trip`.
+def _input(what: str, array: Any, index: tuple[int, ...]) -> str:
+    where = f" at index {list(index)}" if index else ""
+    return f"  input     {what} holds {np.asarray(array)[index]}{where} on entry"
+
+
+def first_bad(array: Any, nan: bool = False) -> tuple[int, ...] | None:
+    """The first index at which an array is not finite, or is NaN (`nan`); None if there is none, or the array
+    holds no numbers.
     """
-    trip = Trip(name, tuple(tripped), reverse=reverse)
-    return trip.by_inputs(names, operands) or trip.by_operations(function, operands)
-
-
-def first_bad(array: Any) -> tuple[int, ...] | None:
-    """The first index at which an array is not finite; None if it is finite, or holds no numbers."""
     array = np.asarray(array) if isinstance(array, (int, float, complex)) else array
     dtype = getattr(array, "dtype", None)
     if dtype is None or not isinstance(dtype, np.dtype):
@@ -111,12 +140,14 @@ def first_bad(array: Any) -> tuple[int, ...] | None:
     if dtype.kind not in "fcV" or not array.size:
         return None
     wide = array if dtype.kind == "c" else array.astype(np.float64)
-    bad = np.argwhere(~np.isfinite(wide))
+    bad = np.argwhere(np.isnan(wide) if nan else ~np.isfinite(wide))
     return tuple(int(i) for i in bad[0]) if len(bad) else None
 
 
 def find(function: Function, operands: Sequence[Any]) -> Finding | None:
-    """Evaluates a pure function until an operation makes something that is not finite."""
+    """Evaluates a pure function until an operation makes something that is not finite out of finite operands,
+    or a NaN out of operands without one.
+    """
     machine = _Watch()
     with np.errstate(all="ignore"):
         try:
@@ -159,9 +190,10 @@ class _Watch(Machine):
         found = op.opdef.evaluate_op(self, op, operands)
         if op.regions:
             self._loops.pop()
-        elif op.operands and all(first_bad(x) is None for x in operands):
+        elif op.operands and all(first_bad(x, nan=True) is None for x in operands):
+            finite = all(first_bad(x) is None for x in operands)
             for result in found:
-                index = first_bad(result)
+                index = first_bad(result, nan=not finite)
                 if index is not None:
                     raise _Found(Finding(op, self._steps(), tuple(operands), np.asarray(result), index))
         return found
@@ -200,7 +232,7 @@ def _is_transposed(function: Function) -> bool:
     return any("transpose" in _passes(op.location) for op in walk(function.body))
 
 
-def _error(trip: Trip, found: Finding, reverse: bool) -> NonFiniteError:
+def _error(trip: Trip, found: Finding, reverse: bool, more: Sequence[str]) -> NonFiniteError:
     op, phase = found.op, phase_of(found.op.location, reverse)
     lines = [trip.head, f"  phase     {phase}", f"  operation {op.name} ({op.location.source})"]
     for loop, step in found.steps:
@@ -211,6 +243,7 @@ def _error(trip: Trip, found: Finding, reverse: bool) -> NonFiniteError:
     lines.append(f"  result    {found.result[found.index]}{where} of {op.results[0].type}")
     for value, array in zip(op.operands, found.operands, strict=True):
         lines.append(f"  operand   {_described(value, array, found)}")
+    lines.extend(more)
     steps = tuple(step for _, step in found.steps)
     return NonFiniteError(
         "\n".join(lines),

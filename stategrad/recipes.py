@@ -53,7 +53,9 @@ class Recipes:
 
     def find(self, equation: Any, operands: Sequence[Value]) -> tuple[Any, Recipe | None]:
         """A key for an equation, None where parameters have no hash, and the recipe if there is one."""
-        key = equation.primitive, tuple([v.type for v in operands]), tuple(equation.params.items())
+        params = equation.params
+        sign = repr(params["fill_value"]) if "fill_value" in params else None  # 0.0 equals -0.0
+        key = equation.primitive, tuple([v.type for v in operands]), tuple(params.items()), sign
         try:
             return key, self._found.get(key)
         except TypeError:

@@ -106,6 +106,36 @@ def test_masked_infinities_do_not_trip():
     np.testing.assert_allclose(sg.grad(loss, debug_nan=True)(x), jax.grad(loss)(x), rtol=1e-5)
 
 
+def masked_attention(x):
+    weights = jax.nn.softmax(jnp.where(x > 0, x, -jnp.inf))
+    return jnp.sum(weights)
+
+
+def test_a_nan_is_blamed_on_what_made_it_not_on_an_infinity_before_it():
+    best = sg.State(jnp.inf, name="best")
+
+    def lowest(xs):
+        return jax.lax.scan(lambda c, x: (jnp.minimum(c, x), jnp.log(x)), jnp.inf, xs)
+
+    def forget(x):
+        best.value = best.value * 0.0
+        return x
+
+    row = jnp.array([-1.0, -1.0])
+    for f, x, operation in ((masked_attention, row, "sub"), (lowest, row, "log"), (forget, 1.0, "mul")):
+        with pytest.raises(sg.NonFiniteError) as caught:
+            sg.jit(f, debug_nan=True)(x)
+        assert (caught.value.operation, caught.value.phase) == (operation, "forward")
+        assert caught.value.location.file.endswith("test_debug_nan.py") or operation == "sub"
+    assert best.value == jnp.inf
+    assert sg.grad(masked_attention, debug_nan=True)(jnp.array([1.0, -1.0])) is not None
+
+
+def test_an_infinite_literal():
+    with pytest.raises(sg.NonFiniteError, match=r"a literal or an array .* holds -inf on entry"):
+        sg.jit(lambda x: jnp.where(x > 0, x, -jnp.inf), debug_nan=True)(jnp.array([1.0, -1.0]))
+
+
 def test_inside_another_trace_it_is_refused():
     inner = sg.grad(lambda x: x**2, debug_nan=True)
     with pytest.raises(sg.TraceError, match="pass debug_nan=True to the outermost transform"):

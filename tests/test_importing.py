@@ -191,6 +191,14 @@ def test_literals_fill_the_shape_they_are_used_in():
     assert constant.attributes["value"] == 2
 
 
+def test_a_fill_value_keeps_its_sign():
+    taken = [
+        sg.jit(lambda x, z=z: x.at[jnp.array([99])].get(mode="fill", fill_value=z))(jnp.ones(3))[0]
+        for z in (0.0, -0.0, 0.0)
+    ]
+    assert [bool(jnp.signbit(z)) for z in taken] == [False, True, False]
+
+
 def test_equal_literals_are_one_constant():
     assert names(imported(lambda x: x * 2 + 2, X)) == ["constant", "mul", "add"]
 

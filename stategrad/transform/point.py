@@ -25,7 +25,7 @@ from .plan import commit_under_trace, operands_under_trace
 from .pure import Pure
 from .selection import Request, Selection
 from .staging import Staged, module_of
-from .trips import refuse_under_trace, run_watched, tripped
+from .trips import refuse_under_trace, run_watched
 from .wanted import WantedStates, is_sequence, resolve_argnums
 
 _KEPT = 256
@@ -129,9 +129,8 @@ class Point:
             return found
         names = [*self._result_names[0], *watch.derivatives, *self._result_names[1]]
         seen = [x for i, x in enumerate(found) if i not in residuals]
-        trip = Trip(self.name, tripped(names, seen), reverse=watch.reverse)
-        error = trip.by_inputs(self.operand_names + watch.extra, operands)
-        raise error or trip.by_operations(program.function, operands)
+        trip = Trip.of(self.name, names, seen, reverse=watch.reverse)
+        raise trip.explained(program.function, operands, self.operand_names + watch.extra)
 
     @property
     def operand_names(self) -> tuple[str, ...]:
@@ -139,7 +138,7 @@ class Point:
         cells = list(self.traced.leaves)
         return (
             *(f"the State {cells[n].name!r}" for n in self.pure.inputs),
-            *("an array that the function closes over" for _ in self.traced.captured),
+            *("a literal or an array that the function closes over" for _ in self.traced.captured),
             *(f"argument {name!r}" for name in self.traced.arguments),
         )
 

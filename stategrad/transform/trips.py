@@ -39,11 +39,6 @@ def run_watched(
     return found, bool(finite)
 
 
-def tripped(names: Sequence[str], found: Sequence[Any]) -> tuple[str, ...]:
-    """The names of what is not finite."""
-    return tuple(n for n, x in zip(names, found, strict=True) if first_bad(x) is not None)
-
-
 @jax.tree_util.register_pytree_with_keys_class
 @record
 class WithValue:
@@ -110,9 +105,10 @@ class Origin:
         found, finite = run_watched(program, operands)
         if finite:
             return found
-        trip = Trip(self.subject, tripped(names, found), commits=False, reverse=self.reverse)
+        trip = Trip.of(self.subject, names, found, commits=False, reverse=self.reverse)
         error = trip.by_inputs(tuple(given), tuple(given.values()))
+        came_in = self.names, retained
         if error is None and any(first_bad(x) is not None for x in residuals):
-            error = trip.by_inputs(self.names, retained)
-            error = error or trip.by_operations(self.forward.function, retained)
-        raise error or trip.by_operations(program.function, operands)
+            error = trip.by_inputs(*came_in) or trip.by_operations(self.forward.function, retained, *came_in)
+        error = error or trip.by_operations(program.function, operands, *came_in)
+        raise error or trip.unexplained()

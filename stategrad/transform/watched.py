@@ -7,7 +7,7 @@ import jax
 
 from stategrad.arguments import leaf_paths
 from stategrad.errors import NonFiniteError
-from stategrad.nonfinite import explain_trip, first_bad
+from stategrad.nonfinite import Trip
 from stategrad.trace import Traced
 
 from .compiled import Compiled
@@ -23,7 +23,7 @@ class WatchedPlan(Plan):
         self.keeps = False  # what is written is looked at first
         self._name, self._reverse = traced.function.name, derived.reverse
         self._leaf_names = [f"the State {cell.name!r}" for cell in traced.leaves]
-        closed_over = ["an array that the function closes over"] * len(traced.captured)
+        closed_over = ["a literal or an array that the function closes over"] * len(traced.captured)
         arguments = [f"argument {name!r}" for name in traced.arguments]
         self._operand_names = [*(self._leaf_names[i] for i in compiled.inputs), *closed_over, *arguments]
         results = leaf_paths(traced.tree, "the result")
@@ -53,11 +53,6 @@ class WatchedPlan(Plan):
         compiled = self.compiled
         values = dict(zip(compiled.read, read, strict=False))
         closed_over = read[len(compiled.read) :]
-        return explain_trip(
-            compiled.program.function,
-            [*(values[i] for i in compiled.inputs), *closed_over, *arguments],
-            self._operand_names,
-            [n for n, value in zip(self._result_names, found, strict=True) if first_bad(value) is not None],
-            self._name,
-            self._reverse,
-        )
+        operands = [*(values[i] for i in compiled.inputs), *closed_over, *arguments]
+        trip = Trip.of(self._name, self._result_names, found, reverse=self._reverse)
+        return trip.explained(compiled.program.function, operands, self._operand_names)
