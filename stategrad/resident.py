@@ -7,8 +7,9 @@ it.
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from itertools import starmap
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat, starmap
 from typing import Any, Protocol
 
 LOCK = threading.RLock()
@@ -41,15 +42,22 @@ class Operands:
         self.slots: Sequence[_Slot] = ()
         self._owner = weakref.ref(owner, self._release)
 
-    def run(self, jitted: Callable[..., Any], args: Any, kwargs: Any) -> list[Any]:
-        """One call; what it writes stays here. To be called with the lock held, after `take`."""
+    def run(self, jitted: Callable[..., Any], args: Any, kwargs: Any) -> list[Any] | None:
+        """One call; what it writes stays here. To be called with the lock held, after `take`.
+
+        None if a signal handler or a finalizer has looked at States since: the arrays are to be taken anew.
+        """
         results: Any = None
+        runs = starmap(jitted, ((self.given, self.rest),))
         try:
+            if RESIDENT.now is not self:
+                return None
+            # From here on Python looks for no signal: it does so after calls that it makes, not after those
+            # of starmap. None comes before the results, which may have taken the place of donated arrays,
+            # have a place of their own.
             RESIDENT.now, RESIDENT.running = None, self
             self.rest[:2] = args, kwargs
-            # Python looks for interrupts after calls that it makes, not after those of starmap: none comes
-            # before the results, which may have taken the place of donated arrays, have a place of their own.
-            ((self.given[0], results),) = starmap(jitted, ((self.given, self.rest),))
+            ((self.given[0], results),) = runs
         finally:
             self.rest[:2] = None, None
             if RESIDENT.running is self:
@@ -64,7 +72,7 @@ class Operands:
         """
         if ran:
             settle()
-            self._put_back()
+            _run_through(self.puts())
         self.drop()
 
     def take(self, slots: Sequence[_Slot], read: Sequence[_Slot]) -> None:
@@ -79,9 +87,9 @@ class Operands:
         self.given[0] = []
         self.rest[:] = None, None
 
-    def _put_back(self) -> None:
-        for slot, array in zip(self.slots, self.given[0], strict=True):
-            slot.array = array
+    def puts(self) -> Iterator[Any]:
+        """Puts the arrays into their slots when it is run through: without a bytecode in between."""
+        return map(object.__setattr__, self.slots, repeat("array"), self.given[0])
 
     def _release(self, _: Any) -> None:
         """The plan is gone. If a call runs, the next one will settle."""
@@ -114,14 +122,28 @@ class _Resident:
 RESIDENT = _Resident()
 
 
+_run_through = deque[Any](maxlen=0).extend
+
+
 def settle() -> None:
     """Puts all arrays into the slots where they belong; to be called with the lock held, before anything is
     read from slots of States or written to them.
+
+    A signal handler may come after any call below, and do the same or call a function. So what is to be put
+    back is looked at again right before, and nothing is given up that somebody else has renewed.
     """
-    running, operands = RESIDENT.running, RESIDENT.now
-    for each in (running, operands):
-        if each is not None:
-            each._put_back()
-    RESIDENT.now = RESIDENT.running = None
+    running = RESIDENT.running
+    if running is not None:
+        puts = running.puts()
+        if RESIDENT.running is running:
+            RESIDENT.running = None
+            _run_through(puts)
+    operands = RESIDENT.now
     if operands is not None:
-        operands.drop()
+        puts = operands.puts()
+        if RESIDENT.now is operands:
+            RESIDENT.now = None
+            _run_through(puts)
+            if RESIDENT.now is not operands:
+                operands.given[0] = []
+                operands.rest[:] = None, None

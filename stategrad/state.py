@@ -137,7 +137,7 @@ class State(NotAnArray):
         if stored.structure.single:
             slot = stored.slots[0]
             return slot.array if not slot.exclusive else _hand_out(slot)
-        return stored.structure.build([_hand_out(s) for s in stored.slots])
+        return stored.structure.build(_hand_out_all(stored.slots))
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -325,7 +325,7 @@ class State(NotAnArray):
             object.__setattr__(twin, name, attribute)
         if not compat.is_eager():
             return twin
-        twin._stored = Stored(tuple(Slot(_hand_out(s)) for s in self.slots), self.structure)
+        twin._stored = Stored(tuple(map(Slot, _hand_out_all(self.slots))), self.structure)
         twin.cell = CellId(twin, self._name)
         return twin
 
@@ -373,7 +373,17 @@ def _hand_out(slot: Slot) -> Any:
             settle()
             slot.exclusive = False
             Epochs.sharing += 1
+            return slot.array  # inside: the next call of another thread may donate what is read later
     return slot.array
+
+
+def _hand_out_all(slots: Sequence[Slot]) -> list[Any]:
+    """All leaves of one value, between two calls of other threads."""
+    if not any(s.exclusive for s in slots):
+        return [s.array for s in slots]
+    refuse_in_callbacks()
+    with LOCK:
+        return [_hand_out(s) for s in slots]
 
 
 def _fill(slots: Sequence[Slot], arrays: Sequence[Any], exclusive: bool) -> None:

@@ -1,11 +1,13 @@
 """Interrupts and threads: whenever they come, no State loses an update and States written together agree."""
 
 import signal
+import sys
 import threading
 import time
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import stategrad as sg
 
@@ -71,3 +73,62 @@ def test_threads_lose_no_update():
     for t in threads:
         t.join()
     assert n.value == 400
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_signal_handler_may_read_a_state_at_any_moment(several):
+    w = sg.State(jnp.zeros(()), name="w")
+
+    def body():
+        w.value = w.value + 1
+
+    steps = [sg.jit(body) for _ in range(1 + several)]
+    for step in steps:
+        step()
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(w.value))
+    count = len(steps)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0007)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            for step in steps:
+                step()
+                count += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(seen) > 20 and float(w.value) == count
+    assert all(np.diff([float(v) for v in seen]) >= 0)
+
+
+def test_a_value_is_read_as_a_whole():
+    w = sg.State({k: jnp.zeros(()) for k in "abcd"}, name="w")
+
+    @sg.jit
+    def step():
+        w.value = {k: v + 1 for k, v in w.value.items()}
+
+    step()
+    torn, stop = [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            if len({float(v) for v in w.value.values()}) > 1:
+                torn.append(w.value)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    try:
+        for t in readers:
+            t.start()
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            step()
+    finally:
+        stop.set()
+        for t in readers:
+            t.join()
+        sys.setswitchinterval(interval)
+    assert not torn

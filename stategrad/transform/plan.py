@@ -60,17 +60,23 @@ class Plan:
         Raises:
             Mismatch: the program is not for these arguments or for what States hold; nothing has happened.
         """
-        self.prepare()
         jitted = self.jitted
         if self.given and compat.checks_values() and jitted is self.compiled.jitted:
             jitted = self.compiled.undonated  # JAX runs it again on the same arrays when it finds a NaN
+        results: Any = None
         if self.keeps:
-            return self.build(self.operands.run(jitted, args, kwargs))
-        operands = self.operands.given, [args, kwargs, *self.operands.rest[2:]]
-        written = results = None
+            while results is None:  # see `Operands.run`
+                self.prepare()
+                results = self.operands.run(jitted, args, kwargs)
+            return self.build(results)
+        written = None
         try:
-            # See `Operands.run`.
-            ((written, results),) = starmap(jitted, (operands,))
+            while results is None:
+                self.prepare()
+                operands = self.operands
+                runs = starmap(jitted, ((operands.given, [args, kwargs, *operands.rest[2:]]),))
+                if RESIDENT.now is None and self._epoch == Epochs.sharing:
+                    ((written, results),) = runs
             rest = self._scatter(written, results)
         except BaseException:
             if written is not None:
@@ -86,14 +92,17 @@ class Plan:
         Raises:
             Mismatch: the program is not for what States hold.
         """
-        if RESIDENT.now is self.operands:
-            return
-        settle()
-        if self._epoch != Epochs.sharing:
-            self._renew()
-        self.operands.take(self.given, self.read)
-        if self.keeps:
-            RESIDENT.now = self.operands
+        operands = self.operands
+        while RESIDENT.now is not operands:
+            settle()
+            if self._epoch != Epochs.sharing:
+                self._renew()
+            operands.take(self.given, self.read)
+            # A signal handler may have read a State or called a function in the meantime.
+            if RESIDENT.now is None and self._epoch == Epochs.sharing:
+                if not self.keeps:
+                    return
+                RESIDENT.now = operands
 
     def commit(self, written: list[Any], results: list[Any]) -> Any:
         """Commits what a run gave, through an interrupt in the middle too; gives the rest to the user."""
@@ -125,13 +134,14 @@ class Plan:
         """Looks at the structures of the States again if some State has got another one; and copies the
         arrays that somebody else may hold, so that donating them hurts nobody.
         """
+        epoch = Epochs.sharing  # as it is before: a signal handler may hand out an array meanwhile
         if self._structure_epoch != Epochs.structure:
             self._look_at_structures()
         for slot in self.given:
             if not slot.exclusive:
                 slot.array = compat.copied(slot.array)
                 slot.exclusive = True
-        self._epoch = Epochs.sharing
+        self._epoch = epoch
 
     def _look_at_structures(self) -> None:
         for state, structure in self._structures.items():
