@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat, starmap
 from typing import Any, Protocol
 
+from .jax_compat import copied
+
 LOCK = threading.RLock()
 """Held from gather to scatter of a compiled call, and while an array that a State alone owns is handed out.
 """
@@ -87,9 +89,13 @@ class Operands:
         self.given[0] = []
         self.rest[:] = None, None
 
-    def puts(self) -> Iterator[Any]:
-        """Puts the arrays into their slots when it is run through: without a bytecode in between."""
-        return map(object.__setattr__, self.slots, repeat("array"), self.given[0])
+    def puts(self, arrays: Sequence[Any] | None = None) -> Iterator[Any]:
+        """Puts the arrays that are given, or others, into their slots when it is run through: without a
+        bytecode in between.
+        """
+        return map(
+            object.__setattr__, self.slots, repeat("array"), self.given[0] if arrays is None else arrays
+        )
 
     def _release(self, _: Any) -> None:
         """The plan is gone. If a call runs, the next one will settle."""
@@ -134,7 +140,8 @@ def settle() -> None:
     """
     running = RESIDENT.running
     if running is not None:
-        puts = running.puts()
+        # Its arrays may be donated any moment: JAX runs Python before it does, where it compiles.
+        puts = running.puts([a if a.is_deleted() else copied(a) for a in running.given[0]])
         if RESIDENT.running is running:
             RESIDENT.running = None
             _run_through(puts)

@@ -379,8 +379,6 @@ def _hand_out(slot: Slot) -> Any:
 
 def _hand_out_all(slots: Sequence[Slot]) -> list[Any]:
     """All leaves of one value, between two calls of other threads."""
-    if not any(s.exclusive for s in slots):
-        return [s.array for s in slots]
     refuse_in_callbacks()
     with LOCK:
         return [_hand_out(s) for s in slots]
