@@ -126,9 +126,10 @@ def test_a_nan_is_blamed_on_what_made_it_not_on_an_infinity_before_it():
         with pytest.raises(sg.NonFiniteError) as caught:
             sg.jit(f, debug_nan=True)(x)
         assert (caught.value.operation, caught.value.phase) == (operation, "forward")
-        assert caught.value.location.file.endswith("test_debug_nan.py") or operation == "sub"
+        assert caught.value.location.file.endswith("test_debug_nan.py")
     assert best.value == jnp.inf
-    assert sg.grad(masked_attention, debug_nan=True)(jnp.array([1.0, -1.0])) is not None
+    slope = sg.grad(masked_attention, debug_nan=True)(jnp.array([1.0, -1.0]))
+    np.testing.assert_allclose(slope, [0.0, 0.0], atol=1e-6)  # the weights add up to 1
 
 
 def test_an_infinite_literal():
