@@ -74,7 +74,7 @@ class Operands:
         """
         if ran:
             settle()
-            _run_through(self.puts())
+            _run_through(self.puts(self.given[0]))
         self.drop()
 
     def take(self, slots: Sequence[_Slot], read: Sequence[_Slot]) -> None:
@@ -89,13 +89,9 @@ class Operands:
         self.given[0] = []
         self.rest[:] = None, None
 
-    def puts(self, arrays: Sequence[Any] | None = None) -> Iterator[Any]:
-        """Puts the arrays that are given, or others, into their slots when it is run through: without a
-        bytecode in between.
-        """
-        return map(
-            object.__setattr__, self.slots, repeat("array"), self.given[0] if arrays is None else arrays
-        )
+    def puts(self, arrays: Sequence[Any]) -> Iterator[Any]:
+        """Puts arrays into the slots when it is run through: without a bytecode in between."""
+        return map(object.__setattr__, self.slots, repeat("array"), arrays)
 
     def _release(self, _: Any) -> None:
         """The plan is gone. If a call runs, the next one will settle."""
@@ -147,7 +143,7 @@ def settle() -> None:
             _run_through(puts)
     operands = RESIDENT.now
     if operands is not None:
-        puts = operands.puts()
+        puts = operands.puts(operands.given[0])
         if RESIDENT.now is operands:
             RESIDENT.now = None
             _run_through(puts)
