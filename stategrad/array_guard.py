@@ -1,5 +1,7 @@
 """Noticing that a NumPy array was changed in place, at a cost that does not grow with the array."""
 
+from typing import Any
+
 import numpy as np
 
 _WINDOW = 64 * 1024
@@ -22,8 +24,8 @@ class ArrayGuard:
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
         self._type = array.shape, array.dtype
-        self._now = _memory(array)
-        self._before = self._now.copy()
+        self._now = _elements(array)
+        self._before = self._now[:].copy()
         self._step = max(1, self._before.size // _SAMPLES)
         self._at = 0
 
@@ -33,16 +35,18 @@ class ArrayGuard:
         if (array.shape, array.dtype) != self._type:
             return False
         if before.nbytes <= _WINDOW:
-            return now.tobytes() == before.tobytes()
+            return now[:].tobytes() == before.tobytes()
         step, start = self._step, self._at
         end = start + max(1, _WINDOW // before.itemsize)
-        self._at = end if end < before.size else 0
         parts = slice(None, None, step), slice(start, end)
-        return all(now[part].tobytes() == before[part].tobytes() for part in parts)
+        if any(now[part].tobytes() != before[part].tobytes() for part in parts):
+            return False  # whoever asks again gets the same answer
+        self._at = end if end < before.size else 0
+        return True
 
 
-def _memory(array: np.ndarray) -> np.ndarray:
-    """The elements of an array, or of the one that it is a view of: as a flat array that is alive."""
-    while not (array.flags.c_contiguous or array.flags.f_contiguous) and isinstance(array.base, np.ndarray):
-        array = array.base
-    return array.ravel("K")
+def _elements(array: np.ndarray) -> Any:
+    """The elements of an array in a row, alive: those that are repeated once."""
+    if array.size:
+        array = array[(*(slice(None) if stride else 0 for stride in array.strides), ...)]
+    return array.ravel("K") if array.flags.forc else array.flat

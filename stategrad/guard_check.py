@@ -6,6 +6,7 @@ dicts are looked up by subscript. Whatever raises on the way is a change.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from types import FunctionType, MappingProxyType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +51,26 @@ class Slots:
     def get(self, key: str, default: Any) -> Any:
         return getattr(self.owner, key, default)
 
-    def items(self) -> Iterator[tuple[str, Any]]:
+    def __getitem__(self, key: str) -> Any:
+        return self.get(key, MISSING)
+
+    def __iter__(self) -> Iterator[str]:
         for cls in type(self.owner).__mro__:
             for key, part in vars(cls).items():
                 if isinstance(part, MemberDescriptorType) and not key.startswith("__"):
-                    yield key, self.get(key, MISSING)
+                    yield key
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        return ((key, self[key]) for key in self)
+
+
+class Current:
+    """What a context variable holds, as a mapping of one entry that is alive."""
+
+    __slots__ = ("get",)
+
+    def __init__(self, variable: ContextVar[Any]) -> None:
+        self.get = lambda _, default: variable.get(default)
 
 
 def compiled_check(guards: "Guards") -> Callable[[], bool]:

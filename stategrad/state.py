@@ -16,7 +16,7 @@ from .pickles import from_host, to_host
 from .resident import LOCK, RESIDENT, settle
 from .state_primitives import CellId, direct, read_p, thread, write_p
 from .structure import Structure, split
-from .user_frame import user_line
+from .user_frame import begun_by_jax, user_line
 
 
 def refuse_in_callbacks() -> None:
@@ -26,12 +26,16 @@ def refuse_in_callbacks() -> None:
     between the taking and the block, and nobody would let go of it any more.
 
     Raises:
-        StateError: in a thread that Python did not start, while a call runs. That is a host callback, for
-            which this call may be waiting: it must not wait for the call.
+        StateError: in a host callback, while another thread's call runs, which may be waiting for it: it must
+            not wait for the call.
     """
-    if not isinstance(threading.current_thread(), threading._DummyThread):
+    if not isinstance(
+        threading.current_thread(), threading._DummyThread
+    ):  # JAX's threads are none of Python's
         return
     if not LOCK.acquire(blocking=False):
+        if not begun_by_jax():
+            return
         raise StateError(
             f"a State is read or written, or a function of stategrad is called, in a host callback"
             f"{user_line()} while a call on States runs; give the callback what it needs as an "
@@ -344,12 +348,14 @@ class State(NotAnArray):
 
     def __setstate__(self, given: tuple[dict[str, Any], Any]) -> None:
         attributes, value = given
+        alive = hasattr(self, "cell")
         for name, attribute in attributes.items():
             object.__setattr__(self, name, attribute)
         with compat.outside_of_traces():
             arrays, structure = split(jax.tree.map(from_host, value), self._name)
-            self._stored = Stored(tuple(Slot(compat.strong_array(a)) for a in arrays), structure)
-        self.cell = CellId(self, self._name)
+            if not alive:
+                self._stored, self.cell = Stored(None, structure), CellId(self, self._name)
+            self.store(structure, [compat.strong_array(a) for a in arrays])
 
     def __repr__(self) -> str:
         kind = type(self).__name__

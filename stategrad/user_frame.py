@@ -17,6 +17,7 @@ from stategrad.ir import UNKNOWN, Location, Source
 
 _PACKAGES = (stategrad, stategrad.ir, stategrad.passes, jax, jaxlib)
 _FOLDERS = tuple(os.path.join(path, "") for package in _PACKAGES for path in package.__path__)
+_JAX = tuple(os.path.join(path, "") for path in jax.__path__)
 _PLUMBING = (contextlib.__file__, functools.__file__)
 _DEMO = os.path.join(stategrad.__path__[0], "demo.py")
 """A user's program that is installed with us."""
@@ -34,6 +35,14 @@ def user_frame() -> FrameType | None:
     while frame is not None and not is_user_file(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def begun_by_jax() -> bool:
+    """Whether JAX, and not the user's program, began what this thread runs."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename.startswith(_JAX)
 
 
 def user_line() -> str:

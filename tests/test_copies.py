@@ -265,3 +265,15 @@ def test_a_module_with_functions_of_jax():
     assert copy.copy(net).layers is net.layers
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(nn.Sequential(lambda x: x))
+
+
+def test_a_state_that_is_in_use_is_set_to_what_was_pickled():
+    s = sg.State(jnp.zeros(2), name="s")
+    before = s.__getstate__()
+    add = sg.jit(lambda x: setattr(s, "value", s.value + x))
+    add(1.0)
+    add(1.0)
+    s.__setstate__(before)
+    np.testing.assert_array_equal(s.value, [0.0, 0.0])
+    add(5.0)
+    np.testing.assert_array_equal(s.value, [5.0, 5.0])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import stategrad as sg
-from stategrad.guards import Guards
+from stategrad.guard_search import guards_of
 
 RATE = 2.0
 SCALES = [1.0, 2.0]
@@ -195,7 +195,7 @@ def test_attributes_of_a_module_are_watched_together():
     model = Noisy()
     for i in range(100):
         setattr(model, f"plain{i}", i)
-    guards = Guards.of(lambda x: model(x))
+    guards = guards_of(lambda x: model(x))
     assert len(guards.module_items) > 100, "looked at only when some attribute of some Module was set"
     assert len(guards.items) + len(guards.cells) + len(guards.sequences) < 20, "looked at before each call"
     assert guards.hold()

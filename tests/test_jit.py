@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import jax
@@ -200,6 +202,38 @@ def test_a_callback_that_fails_loses_no_array():
     with pytest.raises(Exception, match="in the callback"):
         jax.block_until_ready(f(1.0))
     assert not s.value.is_deleted()
+
+
+_TOO_LARGE = """
+import jax, jax.numpy as jnp, stategrad as sg
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+w, seen = sg.State(jnp.ones(3), "w"), sg.State(0.0, "seen")
+
+def step(n):
+    w.value = w.value + seen.value
+    return jnp.cumsum(n * jnp.ones((2**20, 2**23)), axis=0)[-1, -1] + w.value.sum()
+
+try:
+    sg.jit(step, donate=False)(1.0)
+except jax.errors.JaxRuntimeError as error:
+    print("gone" in str(error.__notes__), w.value)
+for _ in range(2):
+    try:
+        sg.jit(step)(1.0)
+    except Exception as error:
+        print(error.__notes__)
+w.value = jnp.zeros(3)
+step = sg.jit(lambda: setattr(w, "value", w.value + 1.0))
+step()
+print(w.value)
+"""
+
+
+def test_an_error_of_the_device_says_which_states_it_has_cost():
+    run = subprocess.run([sys.executable, "-c", _TOO_LARGE], capture_output=True, text=True, check=True)
+    kept, *lost, anew = run.stdout.splitlines()
+    assert kept == "False [1. 1. 1.]" and anew == "[1. 1. 1.]"
+    assert len(lost) == 2 and all("'w': their values are gone" in line for line in lost), lost
 
 
 def test_a_value_of_a_finished_trace_is_refused():

@@ -141,7 +141,7 @@ def _convert_evaluate(x: Any, *, to: DType) -> Any:
         if to.kind in "iu" and dtype_of(x.dtype).kind == "f":
             return _saturated(x.astype(np.float64), to)
         if to.kind == "f" and np.dtype(to.numpy).itemsize < 4:
-            x = x.astype(np.float32)  # XLA rounds twice
+            x = x.astype(np.float32)  # XLA rounds twice where the machine has no instruction for it
         return x.astype(to.numpy)
 
 

@@ -8,6 +8,7 @@ import jax
 
 from stategrad.arguments import argument_names, check_leaves, function_name
 from stategrad.errors import NonFiniteError
+from stategrad.guard_search import guards_of
 from stategrad.guards import Guards
 from stategrad.jax_compat import EAGER, TRACE
 from stategrad.state import LOCK, refuse_in_callbacks
@@ -152,7 +153,9 @@ class Engine:
             self._call_again = plan.call
             if plan.keeps and not self._has_static:
                 same = version.guards.check
-                self._next_call(repeated(plan.operands, plan.jitted, plan.build, same, self.call))
+                self._next_call(
+                    repeated(plan.operands, plan.jitted, plan.build, same, self.call, plan.note_lost)
+                )
 
     def _forget(self) -> None:
         """The next call looks for a plan."""
@@ -207,7 +210,7 @@ class Engine:
                 self.retraces.guard_broke(
                     self._versions[0].guards.broken() or "a value that it reads changed"
                 )
-            version = _Version(Guards.of(self.fn))
+            version = _Version(guards_of(self.fn))
         self._versions.insert(0, version)
         del self._versions[_KEPT_VERSIONS:]
         return version

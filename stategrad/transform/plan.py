@@ -60,6 +60,27 @@ class Plan:
         Raises:
             Mismatch: the program is not for these arguments or for what States hold; nothing has happened.
         """
+        try:
+            return self._run(args, kwargs)
+        except (RuntimeError, ValueError) as error:
+            self.note_lost(error)
+            raise
+
+    def note_lost(self, error: Exception) -> None:
+        """Adds to an error which States have lost their values by it: where a device fails (it has too little
+        memory, say) after the buffers were donated. To be called with the lock held.
+        """
+        settle()
+        given = zip(self.compiled.given, self.given, strict=True)
+        lost = [self._leaves[i].state.name for i, slot in given if slot.array.is_deleted()]
+        if lost:
+            error.add_note(
+                "stategrad: the device has failed after it took the buffers of the States "
+                f"{', '.join(map(repr, dict.fromkeys(lost)))}: their values are gone. "
+                "Assign them anew; for a call that may fail like this use donate=False."
+            )
+
+    def _run(self, args: Any, kwargs: Any) -> Any:
         jitted = self.jitted
         if self.given and compat.checks_values() and jitted is self.compiled.jitted:
             jitted = self.compiled.undonated  # JAX runs it again on the same arrays when it finds a NaN

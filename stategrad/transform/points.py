@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from stategrad import jax_compat as compat
-from stategrad.guards import Guards
+from stategrad.guard_search import guards_of
 
 from .compiled import Entry, Signature
 from .point import Point
@@ -24,7 +24,7 @@ class _Known:
     """The points of one function, as long as it lives and nothing changes that it reads."""
 
     def __init__(self, fn: FunctionType) -> None:
-        self.guards = Guards.of(fn, weakly=True)
+        self.guards = guards_of(fn, weakly=True)
         self.points: dict[Any, tuple[Point, tuple[Any, ...]]] = {}
 
 

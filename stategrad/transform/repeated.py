@@ -22,6 +22,7 @@ def repeated(
     build: Callable[[list[Any]], Any],
     same: Callable[[], bool],
     otherwise: Callable[..., Any],
+    failed: Callable[[Exception], None],
 ) -> Callable[..., Any]:
     """A function that runs `jitted` on these operands, if they are still those of the call that ran last.
 
@@ -29,6 +30,7 @@ def repeated(
         build: puts the results together.
         same: whether all that the function reads is still what it was.
         otherwise: what to call instead, if something else has happened.
+        failed: adds to an error of the run what it has done.
     """
     given, rest = operands.given, operands.rest
     alone = build is ALONE
@@ -48,6 +50,9 @@ def repeated(
                             break
                     except (Mismatch, TypeError):
                         pass
+                    except (RuntimeError, ValueError) as error:
+                        failed(error)
+                        raise
                     finally:
                         rest[0] = rest[1] = None
                         if RESIDENT.running is operands:
