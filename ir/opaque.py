@@ -4,6 +4,7 @@ import itertools
 import secrets
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Hashable, MutableMapping
 from enum import Enum
 from typing import Any
@@ -12,6 +13,7 @@ from .record import record
 
 _PROCESS = secrets.token_hex(4)
 _LABEL_LENGTH = 40
+_KEPT = 256
 
 
 @record
@@ -27,7 +29,8 @@ class Opaque:
 class _Registry:
     """Gives objects tokens and finds them again; equal objects of one class share one.
 
-    Objects are held weakly where Python allows that: tuples, slotted objects and the like stay.
+    Objects are held weakly where Python allows that; of tuples, slotted objects and the like those stay that
+    were asked for last.
     """
 
     def __init__(self) -> None:
@@ -35,23 +38,24 @@ class _Registry:
         self._serial = itertools.count()
         self._tokens: dict[type, MutableMapping[Any, str]] = {}
         self._weak: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-        self._kept: dict[str, Any] = {}
+        self._kept: OrderedDict[str, Any] = OrderedDict()
 
     def token(self, value: Any) -> str:
         with self._lock:
             # The class is part of the key: members of two integer enumerations may be equal.
-            tokens = self._tokens.setdefault(
-                type(value), {} if not _weakly(value) else weakref.WeakKeyDictionary()
-            )
-            key = value if _hashable(value) else _ById(value)
-            found = tokens.get(key)
-            return found if found is not None else self._add(tokens, key, value)
-
-    def _add(self, tokens: MutableMapping[Any, str], key: Any, value: Any) -> str:
-        token = f"{_label(value)}#{next(self._serial)}@{_PROCESS}"
-        (self._weak if _weakly(value) else self._kept)[token] = value
-        tokens[key] = token
-        return token
+            weakly = _weakly(value)
+            tokens = self._tokens.setdefault(type(value), weakref.WeakKeyDictionary() if weakly else {})
+            key = _key(value)
+            token = tokens.get(key)
+            if token is None:
+                token = tokens[key] = f"{_label(value)}#{next(self._serial)}@{_PROCESS}"
+                (self._weak if weakly else self._kept)[token] = value
+            if not weakly:
+                self._kept.move_to_end(token)
+                if len(self._kept) > _KEPT:
+                    _, oldest = self._kept.popitem(last=False)
+                    del self._tokens[type(oldest)][_key(oldest)]
+            return token
 
     def find(self, token: str) -> Any:
         with self._lock:
@@ -86,6 +90,10 @@ def opaque_value(token: str) -> Any:
     """The object with that token, or an `Opaque` where this process has none."""
     found = _REGISTRY.find(token)
     return Opaque(token) if found is None else found
+
+
+def _key(value: Any) -> Any:
+    return value if _hashable(value) else _ById(value)
 
 
 def _hashable(value: Any) -> bool:

@@ -44,6 +44,14 @@ _USERS = ("custom_jvp_call", "custom_vjp_call")
 _LINEAR_ONLY = ("custom_lin", "call_hi_primitive_linearized")  # made to be transposed, not to be run
 
 
+_kept_of_users = OrderedDict[Hashable, Any]()
+
+
+def forget_rules_of_users() -> None:
+    """Keeps no derivative rule that a user wrote, nor what it closes over, after a program is made."""
+    _kept_of_users.clear()
+
+
 class ClosureError(TraceError):
     """A program closes over a value of another trace."""
 
@@ -79,7 +87,8 @@ class ForeignOp(OpDef):
         self.doc = f"The primitive `{primitive.name}` of JAX, by JAX's own rules."
         self.primitive = primitive
         self._import = import_program
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        users = primitive.name in (*_USERS, *_LINEAR_ONLY)
+        self._kept = _kept_of_users if users else OrderedDict[Hashable, Any]()
 
     def attributes(self, equation: Any) -> Mapping[str, Any]:
         """The attributes that an equation of JAX turns into."""
@@ -299,7 +308,9 @@ class ForeignOp(OpDef):
         pattern: Hashable,
         make: Callable[[], Any],
     ) -> Any:
-        key = (kind, tuple(types), pattern, parameter_key(attributes), compat.axes_in_scope())
+        if "callback" in self.name:
+            return make()  # what is kept would keep what the callback closes over
+        key = (self.name, kind, tuple(types), pattern, parameter_key(attributes), compat.axes_in_scope())
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = make()

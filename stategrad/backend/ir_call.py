@@ -22,6 +22,7 @@ class Program:
         residuals: what its backward loops may keep, as in the pass `residuals`.
         effects: the effects of JAX (prints, callbacks) in it.
         donatable: whether nothing of Python runs in it, which could fail after its operands were given away.
+        self_contained: whether it holds no function of the user's: a callback, a derivative rule.
         derived: programs made from this one, by what was asked for: see `derivatives`.
     """
 
@@ -36,6 +37,7 @@ class Program:
         "effects",
         "function",
         "results",
+        "self_contained",
     )
 
     def __init__(self, function: Function, residuals: int | float | None = None) -> None:
@@ -45,7 +47,8 @@ class Program:
         self.function = function
         self.results = [jax_compat.aval_of_type(v.type) for v in function.results]
         self.effects = frozenset(jax_effects(function))
-        self.donatable = not self.effects and not _calls_back(function)
+        self.donatable = not self.effects and not _holds(function, "callback")
+        self.self_contained = self.donatable and not _holds(function, "custom_")
         self.derived: dict[Any, Any] = {}
         self._residuals = residuals
         self._lowered: Function | None = None
@@ -100,9 +103,10 @@ def jax_effects(function: Function) -> set[Any]:
     return found
 
 
-def _calls_back(function: Function) -> bool:
+def _holds(function: Function, name: str) -> bool:
+    """Whether a program has operations with this in their name."""
     operations = (op for each in reachable_functions(function) for op in walk(each.body))
-    return any("callback" in op.name for op in operations)
+    return any(name in op.name for op in operations)
 
 
 def _named(program: Program) -> Callable[..., list[Any]]:
@@ -143,6 +147,7 @@ def _lower(ctx: Any, *args: Any, program: Program) -> Sequence[Any]:
 ir_call_p = Primitive("ir_call")
 ir_call_p.multiple_results = True
 jax_compat.define_effectful(ir_call_p, _types, _run, _lower)
+jax_compat.hold_weakly(Program)
 
 
 def bind_function(function: Function, *args: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from jax._src import core, dtypes, source_info_util
 from jax._src.ad_util import Zero
 from jax._src.core import Primitive
 from jax._src.interpreters import ad, batching, mlir
+from jax._src.util import weakref_cache_key_types
 
 from stategrad.ir import Type
 
@@ -19,6 +20,11 @@ from .types import aval_of_type
 Literal = core.Literal
 ClosedOver = ad.CustomVJPException
 PLAIN_CONTEXT = core.JaxprEqnContext()
+
+
+def hold_weakly(kind: type) -> None:
+    """From now on JAX's caches keep no object of this class alive that is a parameter of equations."""
+    weakref_cache_key_types.add(kind)
 
 
 def nested_programs(params: dict[str, Any]) -> Iterator[Any]:

@@ -1,12 +1,14 @@
 """Programs behind `jax.jit`, shared by all functions that come to the same one.
 
-They hold no State and no array: a function that is gone takes what it closed over with it.
+They hold no State and no array: a function that is gone takes what it closed over with it. Programs that hold
+functions of the user's, host callbacks and derivative rules, live as long as somebody may call them.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 import jax
 
@@ -152,6 +154,7 @@ class Entry:
 
 
 _compiled: dict[Any, Compiled] = {}
+_with_functions: WeakValueDictionary[Any, Compiled] = WeakValueDictionary()
 
 
 def compiled(
@@ -162,10 +165,13 @@ def compiled(
     text = to_text(module_of(traced), locations=wired)
     passes = str(Pipeline(derived.passes)), derived.residuals
     key = hashlib.sha256(text.encode()).digest(), *passes, signature.key, entry.types, donate, wired
-    found = _compiled.pop(key, None)
+    found = _compiled.pop(key, None) or _with_functions.get(key)
     if found is None:
         staged = stage(traced, derived, wired=wired)
         found = Compiled(staged, entry, signature, donate, wired)
+    if not found.program.self_contained:
+        _with_functions[key] = found
+        return found
     _compiled[key] = found  # the most recently used one last
     if len(_compiled) > _KEPT:
         del _compiled[next(iter(_compiled))]
@@ -174,5 +180,6 @@ def compiled(
 
 def forget(program: Compiled) -> None:
     """Compiles a program anew when it is needed next."""
-    for key in [key for key, kept in _compiled.items() if kept is program]:
-        del _compiled[key]
+    for programs in (_compiled, _with_functions):
+        for key in [key for key, kept in programs.items() if kept is program]:
+            del programs[key]

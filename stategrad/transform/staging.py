@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from stategrad.backend import Program
 from stategrad.collecting import collector_paused
 from stategrad.errors import GradientError
+from stategrad.foreign import forget_rules_of_users
 from stategrad.ir import DerivativeError, Function, Module
 from stategrad.ir.record import record
 from stategrad.passes import (
@@ -142,6 +143,8 @@ def stage(traced: Traced, derived: Derived, hook: Hook | None = None, wired: boo
         if isinstance(e.__cause__, DerivativeError):  # the user's mistake, not the pass's
             raise GradientError(str(e.__cause__)) from e.__cause__
         raise
+    finally:
+        forget_rules_of_users()
 
 
 def _run_passes(traced: Traced, before: Module, derived: Derived, count: "_Count", wired: bool) -> Staged:
