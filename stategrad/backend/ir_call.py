@@ -111,6 +111,7 @@ def _holds(function: Function, name: str) -> bool:
 
 def _named(program: Program) -> Callable[..., list[Any]]:
     def run(*args: Any) -> list[Any]:
+        jax_compat.share_context()
         return program.bind(*args)
 
     run.__name__ = run.__qualname__ = program.function.name

@@ -6,6 +6,7 @@ that package loads Pallas: a tenth of what `import jax` costs.
 
 from jax._src.core import Primitive
 
+from .contexts import share_context
 from .lowering import (
     Array,
     aligned,
@@ -145,6 +146,7 @@ __all__ = [
     "result_types",
     "same_type",
     "settings",
+    "share_context",
     "stage",
     "strong",
     "strong_array",

@@ -12,6 +12,7 @@ from jaxlib.mlir.dialects import func as func_dialect
 
 from stategrad.ir import Type
 
+from .contexts import note_constant
 from .types import aval_of_type
 
 Array = jax.Array
@@ -45,6 +46,7 @@ def mlir_type(ctx: Any, of: Type) -> Any:
 
 def mlir_constant(ctx: Any, value: Any, of: Type) -> Any:
     """An array of JAX or NumPy as an MLIR constant, by JAX's own rule."""
+    note_constant(value.nbytes)
     return mlir.ir_constant(value, const_lowering=ctx.const_lowering, aval=aval_of_type(of))
 
 

@@ -120,6 +120,7 @@ class Compiled:
         if any(compat.type_of_aval(jax.typeof(values[i])) != t for i, t in enumerate(self._types)):
             raise Mismatch(f"{self.program} is called with States of other types than it was traced for")
         closed_over = read[len(self.read) :]
+        compat.share_context()
         operands = [*(values[i] for i in self.inputs), *closed_over, *jax.tree.leaves((args, kwargs))]
         found = list(self.program.bind(*operands))
         last = len(found) - self.wired
