@@ -43,6 +43,10 @@ try:
     )
 finally:
     if _collects:
+        if not gc.get_freeze_count():  # what the user has frozen stays so
+            # All there is joins the oldest generation as it is, not searched for garbage as if it were young.
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 __all__ = [

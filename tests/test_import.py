@@ -43,8 +43,8 @@ def test_the_readers_of_texts_come_with_the_first_text() -> None:
 
 
 def test_importing_leaves_the_garbage_collector_as_it_was() -> None:
-    script = "import gc\ngc.{}()\nimport stategrad\nprint(gc.isenabled())"
-    for call, after in (("enable", "True"), ("disable", "False")):
+    script = "import gc\ngc.{}()\nimport stategrad\nprint(gc.isenabled(), gc.get_freeze_count() > 0)"
+    for call, after in (("enable", "True False"), ("disable", "False False"), ("freeze", "True True")):
         command = [sys.executable, "-c", script.format(call)]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
         assert found.stdout.strip() == after
