@@ -352,6 +352,9 @@ def _is_written(method: FunctionType) -> bool:
 
 
 def _of_users(module: ModuleType | None) -> bool:
+    """Whether a module is the user's: also one without a file, as in a notebook."""
+    if getattr(module, "__name__", None) in sys.builtin_module_names:
+        return False
     return _is_users(getattr(module, "__file__", None) or "")
 
 
