@@ -6,7 +6,14 @@ _collects = gc.isenabled()
 gc.disable()  # what importing makes stays; to search all of JAX for garbage meanwhile would double our time
 try:
     from . import errors, graph, ir, nn, passes, random, transform
-    from .errors import GradientError, NonFiniteError, StateError, StategradError, TraceError
+    from .errors import (
+        GradientError,
+        NonFiniteError,
+        RetraceWarning,
+        StateError,
+        StategradError,
+        TraceError,
+    )
     from .state import ParamState, State
     from .transform import (
         GradientTransform,
@@ -55,6 +62,7 @@ __all__ = [
     "NonFiniteError",
     "ParamState",
     "ProgressBar",
+    "RetraceWarning",
     "State",
     "StateError",
     "StateFinder",
@@ -96,3 +104,7 @@ __all__ = [
     "vmap",
     "while_loop",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -54,3 +54,7 @@ class NonFiniteError(StategradError, RuntimeError):
         self.index = index
         self.inputs = inputs
         self.tripped = tripped
+
+
+class RetraceWarning(UserWarning):
+    """A function is traced again and again because a value changes that it reads and is not given."""

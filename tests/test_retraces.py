@@ -50,3 +50,27 @@ def test_an_equal_text_is_not_told_twice():
     options = dict(options, last=3)
     f(1.0)
     assert reasons(f)[2].startswith("the closure variable 'options' became another object, {'scale': 1.0")
+
+
+def test_a_value_that_changes_at_every_call_brings_one_warning():
+    step = 0
+    f = sg.jit(lambda x: x * step)
+    for step in range(7):  # noqa: B007
+        f(1.0)
+    step = 100
+    f(1.0)
+    step = 101
+    with pytest.warns(
+        sg.RetraceWarning, match=r"traced 8 times .* 'step' changed from .* \(.*test_retraces.py:\d+\)"
+    ):
+        f(1.0)
+    step = 102
+    assert f(1.0) == 102.0
+
+
+def test_values_that_come_back_bring_no_warning():
+    on = True
+    f = sg.jit(lambda x: x if on else -x)
+    for _ in range(20):
+        on = not on
+        f(1.0)

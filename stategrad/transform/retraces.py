@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,14 @@ import jax
 
 from stategrad import jax_compat as compat
 from stategrad.arguments import function_name, static_values
+from stategrad.errors import RetraceWarning
 from stategrad.ir.record import record
 from stategrad.trace import Traced
+from stategrad.user_frame import user_line
 
 _KEPT = 100
+_MANY = 8
+"""So many traces for values that changed bring a warning, once for each function."""
 
 
 @record
@@ -37,6 +42,7 @@ class Retraces:
         self._count = 0
         self._made: list[_Made] = []
         self._broken: str | None = None
+        self._by_values = 0
 
     def guard_broke(self, what: str) -> None:
         """Notes what changed among the values that the function reads; the next trace is due to that."""
@@ -47,8 +53,13 @@ class Retraces:
         """Notes a trace for these arguments, static ones hidden; `why` if that is known."""
         self._count += 1
         made = _Made(self._signature(traced, args, kwargs), compat.settings())
-        sentence = f"trace {self._count} of {function_name(self._fn)}: {self._reason(made, why)}"
-        self._broken = None
+        reason = self._reason(made, why)
+        sentence = f"trace {self._count} of {function_name(self._fn)}: {reason}"
+        if self._broken is not None:
+            self._broken = None
+            self._by_values += 1
+            if self._by_values == _MANY:
+                self._warn(reason)
         self._made.append(made)
         self._sentences.append(sentence)
         del self._sentences[:-_KEPT], self._made[:-_KEPT]
@@ -58,6 +69,14 @@ class Retraces:
     def explain(self) -> str:
         """All reasons, a line each, the latest last."""
         return "\n".join(self._sentences) or f"{function_name(self._fn)} has not been traced yet"
+
+    def _warn(self, reason: str) -> None:
+        message = (
+            f"{function_name(self._fn)} has been traced {_MANY} times because a value changed that it reads, "
+            f"the last time because {reason}{user_line()}; pass what changes as an argument, or keep it in a "
+            "State; explain() tells all reasons"
+        )
+        warnings.warn(message, RetraceWarning, stacklevel=2)
 
     def _signature(self, traced: Traced, args: Any, kwargs: Any) -> dict[str, str]:
         found = traced.signature()

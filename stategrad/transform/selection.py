@@ -185,7 +185,8 @@ class Selection:
         what = f"the loss that {self.traced.function.name} returns"
         if self.value_tree != LEAF:
             advice = "" if self.request.has_aux else "; name what else it returns with has_aux"
-            raise GradientError(f"{what} must be a scalar, not {shown_tree(self.value_tree)}{advice}")
+            shown = shown_tree(self.value_tree)
+            raise GradientError(f"{what} must be a scalar, not the structure {shown}{advice}")
         type = self.traced.function.results[0].type
         if type.shape != ():
             raise GradientError(
