@@ -186,7 +186,9 @@ class Selection:
         if self.value_tree != LEAF:
             advice = "" if self.request.has_aux else "; name what else it returns with has_aux"
             shown = shown_tree(self.value_tree)
-            raise GradientError(f"{what} must be a scalar, not the structure {shown}{advice}")
+            for value in self.traced.function.results[: self.value_tree.num_leaves]:
+                shown = shown.replace("*", str(value.type), 1)
+            raise GradientError(f"{what} must be a scalar, not {shown}{advice}")
         type = self.traced.function.results[0].type
         if type.shape != ():
             raise GradientError(
