@@ -52,7 +52,7 @@ class _Registry:
                 (self._weak if weakly else self._kept)[token] = value
             if not weakly:
                 self._kept.move_to_end(token)
-                if len(self._kept) > _KEPT:
+                while len(self._kept) > _KEPT:
                     _, oldest = self._kept.popitem(last=False)
                     del self._tokens[type(oldest)][_key(oldest)]
             return token

@@ -97,8 +97,9 @@ def test_vector_grad(monkeypatch):
 
 def test_tutorial(monkeypatch):
     """The training loop draws its noise from a generator: with another one, the numbers that it prints are
-    those of the document within 0.15, several standard deviations of a line through 20 such points.
+    those of the document within 0.15, as far as most lines through 20 such points.
     """
+    sg.random.seed(0)
     names = play("tutorial.md", monkeypatch)
     model = names["training_model"]
     np.testing.assert_allclose(model.weight.value, [[3.0]], atol=0.15)
