@@ -1,5 +1,6 @@
-"""Makes pytest collect golden files; `golden_files` describes them."""
+"""Makes pytest collect golden files (`golden_files` describes them), and tests independent of their order."""
 
+from stategrad import random
 from tests.golden_files import FOLDER, GoldenFile
 
 
@@ -11,3 +12,7 @@ def pytest_collect_file(file_path, parent):
     if file_path.suffix == ".sg" and FOLDER in file_path.parents:
         return GoldenFile.from_parent(parent, path=file_path)
     return None
+
+
+def pytest_runtest_setup(item):
+    random._default.clear()  # whatever ran before, a test that draws from the default generator draws the same
