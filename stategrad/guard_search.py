@@ -315,7 +315,10 @@ class _Search:
         into = self.found.module_items if counted else self.found.items
         module = sys.modules.get(type(value).__module__)
         if counted or isinstance(value, SimpleNamespace) or _of_users(module):
-            if own is not None:
+            if own is not None and _is_frozen(type(value)):
+                for key, part in own.items():
+                    self._enter(part, f"{name}.{key}")
+            elif own is not None:
                 self._mapping(own, name, into, "{}.{}")
                 self._owners.append((self.found.module_absent if counted else self.found.absent, own, name))
             self._mapping(Slots(value), name, self.found.items, "{}.{}")
@@ -326,6 +329,12 @@ class _Search:
                 self._enter(part, name)
         if isinstance(value, defaultdict):
             self._enter(value.default_factory, f"the default of {name}")
+
+
+def _is_frozen(cls: type) -> bool:
+    """Whether no attribute of its instances can be set: those of a frozen dataclass."""
+    params = vars(cls).get("__dataclass_params__")
+    return params is not None and params.frozen
 
 
 def _contents(fn: FunctionType) -> Iterator[Any]:

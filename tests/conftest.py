@@ -15,4 +15,4 @@ def pytest_collect_file(file_path, parent):
 
 
 def pytest_runtest_setup(item):
-    random._default.clear()  # whatever ran before, a test that draws from the default generator draws the same
+    random._default.clear()  # what a test draws does not depend on those before it
