@@ -1,4 +1,4 @@
-"""NumPy arrays that a function reads, changed in place: views of large ones, repeated ones, those of no size."""
+"""NumPy arrays that a function reads, changed in place: views of large ones, repeated ones, empty ones."""
 
 import numpy as np
 import pytest
