@@ -9,7 +9,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat, starmap
+from itertools import chain, repeat, starmap
+from operator import attrgetter
 from typing import Any, Protocol
 
 from .jax_compat import copied
@@ -21,6 +22,7 @@ LOCK = threading.RLock()
 
 class _Slot(Protocol):
     array: Any
+    exclusive: bool
 
 
 class Operands:
@@ -45,7 +47,7 @@ class Operands:
         self._owner = weakref.ref(owner, self._release)
 
     def run(self, jitted: Callable[..., Any], args: Any, kwargs: Any) -> list[Any] | None:
-        """One call; what it writes stays here. To be called with the lock held, after `take`.
+        """One call; what it writes stays here. To be called with the lock held, when `now` is this.
 
         None if a signal handler or a finalizer has looked at States since: the arrays are to be taken anew.
         """
@@ -77,13 +79,6 @@ class Operands:
             _run_through(self.puts(self.given[0]))
         self.drop()
 
-    def take(self, slots: Sequence[_Slot], read: Sequence[_Slot]) -> None:
-        """Fetches the arrays. To be called after `settle`."""
-        self.slots = slots
-        self.given[0] = [s.array for s in slots]
-        if read:
-            self.rest[2:] = [[s.array for s in read]]
-
     def drop(self) -> None:
         """Holds on to no array any longer."""
         self.given[0] = []
@@ -112,19 +107,50 @@ class _Resident:
     Attributes:
         now: those of the call that ran last. None while one runs, and after somebody else has looked.
         running: those of the call that runs.
+        turns: goes up when arrays come into slots: what was taken from them before is out of date.
     """
 
-    __slots__ = ("now", "running")
+    __slots__ = ("now", "running", "turns")
 
     def __init__(self) -> None:
         self.now: Operands | None = None
         self.running: Operands | None = None
+        self.turns = 0
 
 
 RESIDENT = _Resident()
 
 
 _run_through = deque[Any](maxlen=0).extend
+_array_of, _is_exclusive = attrgetter("array"), attrgetter("exclusive")
+
+
+def is_settled() -> bool:
+    """Whether all arrays are in the slots where they belong."""
+    return RESIDENT.now is None and RESIDENT.running is None
+
+
+# What follows runs in C from end to end: no signal handler comes in between.
+def arrays_of(slots: Sequence[_Slot]) -> list[Any]:
+    """The arrays of slots, all of one moment."""
+    return list(map(_array_of, slots))
+
+
+def any_exclusive(slots: Sequence[_Slot]) -> bool:
+    """Whether of some slots nobody but the State holds the array."""
+    return any(map(_is_exclusive, slots))
+
+
+def share(slots: Sequence[_Slot]) -> None:
+    """Notes that somebody else may hold the arrays of slots."""
+    _run_through(map(object.__setattr__, slots, repeat("exclusive"), repeat(False)))
+
+
+def put(slots: Sequence[_Slot], arrays: Sequence[Any], exclusive: bool | None = None) -> None:
+    """Puts arrays into slots, and notes, unless that is None, whether nobody else holds them."""
+    puts = map(object.__setattr__, slots, repeat("array"), arrays)
+    flags = map(object.__setattr__, slots, repeat("exclusive"), repeat(exclusive))
+    _run_through(puts if exclusive is None else chain(puts, flags))
 
 
 def settle() -> None:
@@ -134,19 +160,21 @@ def settle() -> None:
     A signal handler may come after any call below, and do the same or call a function. So what is to be put
     back is looked at again right before, and nothing is given up that somebody else has renewed.
     """
-    running = RESIDENT.running
-    if running is not None:
-        # Its arrays may be donated any moment: JAX runs Python before it does, where it compiles.
-        puts = running.puts([a if a.is_deleted() else copied(a) for a in running.given[0]])
-        if RESIDENT.running is running:
-            RESIDENT.running = None
-            _run_through(puts)
-    operands = RESIDENT.now
-    if operands is not None:
-        puts = operands.puts(operands.given[0])
-        if RESIDENT.now is operands:
-            RESIDENT.now = None
-            _run_through(puts)
-            if RESIDENT.now is not operands:
-                operands.given[0] = []
-                operands.rest[:] = None, None
+    while not is_settled():
+        running, operands = RESIDENT.running, RESIDENT.now
+        if running is not None:
+            # Its arrays may be donated any moment: JAX runs Python before it does, where it compiles.
+            puts = running.puts([a if a.is_deleted() else copied(a) for a in running.given[0]])
+            if RESIDENT.running is running:
+                RESIDENT.running = None
+                _run_through(puts)
+        elif operands is not None:
+            arrays = operands.given[0]
+            puts = operands.puts(arrays)
+            if RESIDENT.now is operands and operands.given[0] is arrays:
+                RESIDENT.now = None
+                RESIDENT.turns += 1
+                _run_through(puts)
+                if RESIDENT.now is not operands:
+                    operands.given[0] = []
+                    operands.rest[:] = None, None

@@ -13,7 +13,7 @@ from .errors import StateError
 from .frame import Frame, Held
 from .no_array import NotAnArray
 from .pickles import from_host, to_host
-from .resident import LOCK, RESIDENT, settle
+from .resident import LOCK, any_exclusive, arrays_of, is_settled, put, settle, share
 from .state_primitives import CellId, direct, read_p, thread, write_p
 from .structure import Structure, split
 from .user_frame import begun_by_jax, user_line
@@ -167,7 +167,7 @@ class State(NotAnArray):
         slots = self._stored.slots
         if slots is None:
             raise self._gone()
-        if RESIDENT.now is not None or RESIDENT.running is not None:
+        if not is_settled():
             refuse_in_callbacks()
             with LOCK:
                 settle()
@@ -182,22 +182,24 @@ class State(NotAnArray):
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
         refuse_in_callbacks()
         with LOCK:
-            settle()
-            Epochs.sharing += 1
-            slots = self._stored.slots
-            if slots is None or structure != self._stored.structure or self.cell.local:
-                # Before, not after: an interrupt in between must not hide the change.
-                Epochs.structure += 1
-                Epochs.attributes += 1
-                if self.cell.local:
-                    self.cell = CellId(self, self._name)
-                self._stored = Stored(tuple(Slot(a, exclusive) for a in arrays), structure)
-                return
-            try:
-                _fill(slots, arrays, exclusive)
-            except BaseException:
-                _fill(slots, arrays, exclusive)  # all leaves of a value, or none
-                raise
+            stored = False
+            while not (stored and is_settled()):  # a signal handler may call a function at any moment
+                settle()
+                self._put(structure, arrays, exclusive)
+                stored = True
+
+    def _put(self, structure: Structure, arrays: Sequence[Any], exclusive: bool) -> None:
+        Epochs.sharing += 1
+        slots = self._stored.slots
+        if slots is None or structure != self._stored.structure or self.cell.local:
+            # Before, not after: an interrupt in between must not hide the change.
+            Epochs.structure += 1
+            Epochs.attributes += 1
+            if self.cell.local:
+                self.cell = CellId(self, self._name)
+            self._stored = Stored(tuple(Slot(a, exclusive) for a in arrays), structure)
+        else:
+            put(slots, arrays, exclusive)
 
     def stored_leaf(self, index: int, aval: Any, structure: Structure) -> Any:
         """The stored leaf, for a read that JAX evaluates eagerly; it must still be what the read was traced
@@ -373,26 +375,25 @@ class ParamState(State):
 
 
 def _hand_out(slot: Slot) -> Any:
-    if slot.exclusive:
-        refuse_in_callbacks()
-        with LOCK:
-            settle()
-            slot.exclusive = False
-            Epochs.sharing += 1
-            return slot.array  # inside: the next call of another thread may donate what is read later
-    return slot.array
+    return _hand_out_all((slot,))[0] if slot.exclusive else slot.array
 
 
 def _hand_out_all(slots: Sequence[Slot]) -> list[Any]:
-    """All leaves of one value, between two calls of other threads."""
+    """All leaves of one value, between two calls of other threads and of signal handlers."""
     refuse_in_callbacks()
     with LOCK:
-        return [_hand_out(s) for s in slots]
-
-
-def _fill(slots: Sequence[Slot], arrays: Sequence[Any], exclusive: bool) -> None:
-    for slot, array in zip(slots, arrays, strict=True):
-        slot.array, slot.exclusive = array, exclusive
+        while True:
+            settle()
+            epoch = Epochs.sharing
+            if any_exclusive(slots):
+                # Before and after: a signal handler may raise or call a function in between.
+                Epochs.sharing += 1
+                share(slots)
+                Epochs.sharing += 1
+                continue
+            arrays = arrays_of(slots)
+            if epoch == Epochs.sharing and is_settled():
+                return arrays  # inside: the next call of another thread may donate what is read later
 
 
 def _shown(held: Held) -> str:

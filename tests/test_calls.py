@@ -162,18 +162,20 @@ def test_functions_that_are_gone_keep_no_arrays():
 def test_what_a_state_holds_changes_as_one(monkeypatch):
     """An interrupt in an assignment leaves structure and leaves of one value: that before, or that after."""
     s = sg.State((jnp.zeros(2), jnp.zeros(3)), name="s")
-    fill, interrupts = state._fill, [KeyboardInterrupt]
+    put = state.put  # in C: an interrupt comes before or after it
 
-    def interrupted(slots, arrays, exclusive):
-        fill(slots[:1], arrays[:1], exclusive)
-        if interrupts:
-            raise interrupts.pop()
-        fill(slots, arrays, exclusive)
+    def before(slots, arrays, exclusive):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(state, "_fill", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        s.value = (jnp.ones(2), jnp.ones(3))
-    assert [float(x.sum()) for x in s.value] == [2.0, 3.0]
+    def after(slots, arrays, exclusive):
+        put(slots, arrays, exclusive)
+        raise KeyboardInterrupt
+
+    for interrupted, expected in ((before, [0.0, 0.0]), (after, [2.0, 3.0])):
+        monkeypatch.setattr(state, "put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            s.value = (jnp.ones(2), jnp.ones(3))
+        assert [float(x.sum()) for x in s.value] == expected
 
     class Interrupted(state.Stored):
         def __init__(self, *args):

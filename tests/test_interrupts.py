@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import stategrad as sg
+from stategrad.user_frame import is_user_file
 
 
 def test_interrupts_at_any_moment_lose_no_update():
@@ -105,6 +106,80 @@ def test_a_signal_handler_may_read_a_state_at_any_moment(several):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert seen > 20 and float(w.value) == count
+
+
+def is_ours(file):
+    return (not is_user_file(file) and "/jax" not in file) or file == __file__
+
+
+class AtEvent:
+    """Runs a function once in a `with`, at one of the moments at which Python looks for signals: when it enters
+    a function, and after one of C; those inside of JAX left out.
+    """
+
+    def __init__(self, number, run):
+        self.number, self.run, self.seen = number, run, 0
+
+    def __call__(self, frame, event, argument):
+        if event not in ("call", "c_return") or not is_ours(frame.f_code.co_filename):
+            return
+        self.seen += 1
+        if self.seen == self.number:
+            sys.setprofile(None)
+            self.run()
+
+    def __enter__(self):
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_functions_may_be_called_at_any_moment_of_calls_reads_and_writes(keeps):
+    """Each update counts, values are read as a whole, no write is lost, no array is donated that was read."""
+    w, flag = sg.State((jnp.zeros(()), jnp.zeros(())), name="w"), sg.State(0.0, name="flag")
+    other = sg.State(0.0, name="other")
+
+    def body():
+        w.value = tuple(x + 1 for x in w.value)
+        flag.value = flag.value * 1
+        return None if keeps else (w.value, flag.value)
+
+    step, bump = sg.jit(body), sg.jit(lambda: setattr(other, "value", other.value + 1))
+    kept, count = [], 0
+
+    def act():
+        nonlocal count
+        step()
+        count += 1
+        bump()
+        kept.extend(w.value)
+        if count % 2:
+            step()
+            count += 1
+
+    for _ in range(3):
+        act()
+        flag.value = flag.value + 0.0
+    number, reached = 0, True
+    while reached:
+        number += 1
+        with AtEvent(number, act) as at:
+            step()
+            first, second = w.value
+            flag.value = float(number)
+            step()
+            bump()
+        count += 2
+        reached = at.seen >= number
+        kept += [first, second]
+        assert first == second, number
+        assert flag.value == number, number
+        assert [float(x) for x in w.value] == [count, count], number
+        assert not any(array.is_deleted() for array in kept), number
+    assert number > 50
 
 
 def test_a_value_is_read_as_a_whole():

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from stategrad import jax_compat as compat
-from stategrad.resident import RESIDENT, Operands, settle
+from stategrad.resident import RESIDENT, Operands, arrays_of, put, settle
 from stategrad.state import Epochs, Slot
 from stategrad.trace import Retyped, Traced
 
@@ -85,18 +85,25 @@ class Plan:
         if self.given and compat.checks_values() and jitted is self.compiled.jitted:
             jitted = self.compiled.undonated  # JAX runs it again on the same arrays when it finds a NaN
         results: Any = None
+        operands = self.operands
         if self.keeps:
             while results is None:  # see `Operands.run`
-                self.prepare()
-                results = self.operands.run(jitted, args, kwargs)
+                while RESIDENT.now is not operands:
+                    turn, given, read = self.gathered()
+                    if RESIDENT.now is None and turn == RESIDENT.turns and self._epoch == Epochs.sharing:
+                        operands.slots, operands.given[0], operands.rest[2:] = self.given, given, read
+                        RESIDENT.now = operands
+                results = operands.run(jitted, args, kwargs)
             return self.build(results)
         written = None
         try:
             while results is None:
-                self.prepare()
-                operands = self.operands
-                runs = starmap(jitted, ((operands.given, [args, kwargs, *operands.rest[2:]]),))
-                if RESIDENT.now is None and self._epoch == Epochs.sharing:
+                turn, given, read = self.gathered()
+                runs = starmap(jitted, (([given], [args, kwargs, *read]),))
+                if RESIDENT.now is None and turn == RESIDENT.turns and self._epoch == Epochs.sharing:
+                    # Who looks while JAX compiles gets copies: see `settle`.
+                    operands.slots, operands.given[0], RESIDENT.running = self.given, given, operands
+                    RESIDENT.turns += 1
                     ((written, results),) = runs
             rest = self._scatter(written, results)
         except BaseException:
@@ -104,26 +111,22 @@ class Plan:
                 self._scatter(written, results)
             raise
         finally:
-            self.operands.drop()
+            RESIDENT.running = None
+            operands.drop()
         return self.build(rest)
 
-    def prepare(self) -> None:
-        """Makes the operands those of the next call, if they are not already.
+    def gathered(self) -> tuple[int, list[Any], list[list[Any]]]:
+        """The arrays that the program takes, and the turn that they are of: when a signal handler has looked
+        at States or called a function in the meantime, they are to be gathered anew.
 
         Raises:
             Mismatch: the program is not for what States hold.
         """
-        operands = self.operands
-        while RESIDENT.now is not operands:
-            settle()
-            if self._epoch != Epochs.sharing:
-                self._renew()
-            operands.take(self.given, self.read)
-            # A signal handler may have read a State or called a function in the meantime.
-            if RESIDENT.now is None and self._epoch == Epochs.sharing:
-                if not self.keeps:
-                    return
-                RESIDENT.now = operands
+        settle()
+        turn = RESIDENT.turns
+        if self._epoch != Epochs.sharing:
+            self._renew()
+        return turn, arrays_of(self.given), [arrays_of(self.read)] if self.read else []
 
     def commit(self, written: list[Any], results: list[Any]) -> Any:
         """Commits what a run gave, through an interrupt in the middle too; gives the rest to the user."""
@@ -135,8 +138,7 @@ class Plan:
         return self.build(rest)
 
     def _scatter(self, written: Any, results: Any) -> list[Any]:
-        for slot, array in zip(self.written, written, strict=True):
-            slot.array = array
+        put(self.written, written)
         return without_retyped(results, self._retyped, self._retyped_at, _store)
 
     def example(self, args: Any, kwargs: Any) -> tuple[list[Any], list[Any]]:
@@ -159,9 +161,11 @@ class Plan:
         if self._structure_epoch != Epochs.structure:
             self._look_at_structures()
         for slot in self.given:
-            if not slot.exclusive:
-                slot.array = compat.copied(slot.array)
-                slot.exclusive = True
+            while not slot.exclusive:
+                before = slot.array
+                copied = compat.copied(before)
+                if slot.array is before:  # else a signal handler has called a function meanwhile
+                    slot.array, slot.exclusive = copied, True
         self._epoch = epoch
 
     def _look_at_structures(self) -> None:

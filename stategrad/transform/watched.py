@@ -39,9 +39,7 @@ class WatchedPlan(Plan):
         Raises:
             NonFiniteError: something is not finite; nothing is committed.
         """
-        self.prepare()
-        (given,), (_, _, *read) = self.operands.given, self.operands.rest
-        self.operands.drop()
+        _, given, read = self.gathered()
         written, (*results, finite) = self.jitted([given], [args, kwargs, *read])
         if not finite:
             raise self._tripped(
