@@ -113,8 +113,8 @@ def is_ours(file):
 
 
 class AtEvent:
-    """Runs a function once in a `with`, at one of the moments at which Python looks for signals: when it enters
-    a function, and after one of C; those inside of JAX left out.
+    """Runs a function once in a `with`, at one of the moments at which Python looks for signals: when it
+    enters a function, and after one of C; those inside of JAX left out.
     """
 
     def __init__(self, number, run):
