@@ -33,7 +33,7 @@ from .array_guard import ArrayGuard
 from .code_reads import global_reads, imported, loaded
 from .guard_check import MISSING, SCALARS, Current, Slots
 from .guards import Guards
-from .state import State
+from .state import ParamState, State
 from .user_frame import is_user_file
 
 _CONTAINERS = (list, tuple, deque, bytearray, array, set, frozenset, dict, np.ndarray)
@@ -112,6 +112,7 @@ class _Search:
         self._methods: list[tuple[Mapping[str, Any], str, Any, str]] = []
         self._owners: list[tuple[list[Any], Any, str]] = []
         self._attributes: list[tuple[Mapping[str, Any] | Slots, str]] = []
+        self._tagged: list[tuple[State, str]] = []
 
     def run(self, fn: Callable[..., Any]) -> None:
         """Begins with a function."""
@@ -278,6 +279,8 @@ class _Search:
                     if (id(attributes), key) not in entered:
                         entered.add((id(attributes), key))
                         self._attribute(attributes, key, f"{name}.{key}")
+        for state, name in self._tagged if "tag" in self._loaded else ():
+            self._item(self.found.items, Slots(state), "tag", state.tag, f"{name}.tag")
         for attributes, key, part, name in self._methods:
             if key in self._loaded or key in _CALLED_BY_OPERATORS:
                 self._item(self.found.items, attributes, key, part, name)
@@ -297,8 +300,10 @@ class _Search:
         """Its arrays are looked after by the calls, and its structure too if it has any."""
         if all(state.structure.statics):
             self.found.states.append((state, state.structure))
-        for cls in type(state).__mro__:
-            self._enter(cls, cls.__name__)
+        if type(state) in (State, ParamState):
+            self._tagged.append((state, name))
+            return
+        self._enter(type(state), type(state).__name__)
         for attributes in (Slots(state), getattr(state, "__dict__", None)):
             if attributes:
                 self._attributes.append((attributes, name))
