@@ -182,11 +182,11 @@ class State(NotAnArray):
         """Replaces the stored value. `exclusive`: the arrays are results that nobody else holds."""
         refuse_in_callbacks()
         with LOCK:
-            stored = False
-            while not (stored and is_settled()):  # a signal handler may call a function at any moment
+            while True:
                 settle()
                 self._put(structure, arrays, exclusive)
-                stored = True
+                if is_settled():  # else a signal handler has called a function meanwhile
+                    return
 
     def _put(self, structure: Structure, arrays: Sequence[Any], exclusive: bool) -> None:
         Epochs.sharing += 1
@@ -344,8 +344,7 @@ class State(NotAnArray):
     def __getstate__(self) -> tuple[dict[str, Any], Any]:
         if not compat.is_eager():
             raise StateError(f"the State {self._name!r} is pickled inside a traced function{user_line()}")
-        with LOCK:
-            arrays = [to_host(_hand_out(s)) for s in self.slots]
+        arrays = list(map(to_host, _hand_out_all(self.slots)))
         return self._attributes(), self.structure.build(arrays)
 
     def __setstate__(self, given: tuple[dict[str, Any], Any]) -> None:
