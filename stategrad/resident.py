@@ -20,6 +20,19 @@ LOCK = threading.RLock()
 """
 
 
+class Epochs:
+    """Counters that let a compiled call see with one comparison that nothing it relies on has changed."""
+
+    structure = 0
+    """Goes up when some State gets another pytree structure: plans look whether it was one of theirs."""
+    sharing = 0
+    """Goes up when some State's array gets a second owner, or `structure` does: plans look at this one."""
+    attributes = 0
+    """Goes up when an attribute of some Module is set or deleted, or the structure of a State without arrays
+    changes: guards look at this.
+    """
+
+
 class _Slot(Protocol):
     array: Any
     exclusive: bool
@@ -160,7 +173,7 @@ def settle() -> None:
     A signal handler may come after any call below, and do the same or call a function. So what is to be put
     back is looked at again right before, and nothing is given up that somebody else has renewed.
     """
-    while not is_settled():
+    while RESIDENT.now is not None or RESIDENT.running is not None:
         running, operands = RESIDENT.running, RESIDENT.now
         if running is not None:
             # Its arrays may be donated any moment: JAX runs Python before it does, where it compiles.

@@ -13,7 +13,7 @@ from .errors import StateError
 from .frame import Frame, Held
 from .no_array import NotAnArray
 from .pickles import from_host, to_host
-from .resident import LOCK, any_exclusive, arrays_of, is_settled, put, settle, share
+from .resident import LOCK, RESIDENT, Epochs, any_exclusive, arrays_of, is_settled, put, settle, share
 from .state_primitives import CellId, direct, read_p, thread, write_p
 from .structure import Structure, split
 from .user_frame import begun_by_jax, user_line
@@ -70,19 +70,6 @@ class Stored:
     def __init__(self, slots: tuple[Slot, ...] | None, structure: Structure) -> None:
         self.slots = slots
         self.structure = structure
-
-
-class Epochs:
-    """Counters that let a compiled call see with one comparison that nothing it relies on has changed."""
-
-    structure = 0
-    """Goes up when some State gets another pytree structure: plans look whether it was one of theirs."""
-    sharing = 0
-    """Goes up when some State's array gets a second owner, or `structure` does: plans look at this one."""
-    attributes = 0
-    """Goes up when an attribute of some Module is set or deleted, or the structure of a State without arrays
-    changes: guards look at this.
-    """
 
 
 _numbers = itertools.count()
@@ -374,7 +361,16 @@ class ParamState(State):
 
 
 def _hand_out(slot: Slot) -> Any:
-    return _hand_out_all((slot,))[0] if slot.exclusive else slot.array
+    if slot.exclusive:
+        refuse_in_callbacks()
+        with LOCK:
+            while True:
+                settle()
+                if RESIDENT.now is None and RESIDENT.running is None:  # after this no signal handler comes
+                    slot.exclusive = False
+                    Epochs.sharing += 1
+                    return slot.array  # inside: the next call of another thread may donate what is read later
+    return slot.array
 
 
 def _hand_out_all(slots: Sequence[Slot]) -> list[Any]:
