@@ -78,6 +78,10 @@ class ForeignOp(OpDef):
     Args:
         name: without the prefix `jax.`.
         import_program: makes an IR function of a jaxpr without States.
+
+    Attributes:
+        calls_back: whether Python runs in it, on the host.
+        holds_function: whether a parameter is a function of the user's: a callback, a derivative rule.
     """
 
     may_be_nan = True
@@ -87,6 +91,8 @@ class ForeignOp(OpDef):
         self.doc = f"The primitive `{primitive.name}` of JAX, by JAX's own rules."
         self.primitive = primitive
         self._import = import_program
+        self.calls_back = "callback" in name
+        self.holds_function = self.calls_back or "custom_" in name
         users = primitive.name in (*_USERS, *_LINEAR_ONLY)
         self._kept = _kept_of_users if users else OrderedDict[Hashable, Any]()
 
@@ -308,7 +314,7 @@ class ForeignOp(OpDef):
         pattern: Hashable,
         make: Callable[[], Any],
     ) -> Any:
-        if "callback" in self.name:
+        if self.calls_back:
             return make()  # what is kept would keep what the callback closes over
         key = (self.name, kind, tuple(types), pattern, parameter_key(attributes), compat.axes_in_scope())
         found = self._kept.get(key)

@@ -38,59 +38,13 @@ from .user_frame import is_user_file
 
 _CONTAINERS = (list, tuple, deque, bytearray, array, set, frozenset, dict, np.ndarray)
 _FUNCTIONS = (FunctionType, MethodType, functools.partial)
+_BINARY = "add sub mul matmul truediv floordiv mod pow and or xor lshift rshift".split()
+_OTHER = (
+    "call getattr getattribute getitem iter len contains bool float int index array jax_array enter exit "
+    "neg pos abs invert eq ne lt le gt ge"
+).split()
 _CALLED_BY_OPERATORS = frozenset(
-    {
-        *(
-            "__call__",
-            "__getattr__",
-            "__getattribute__",
-            "__getitem__",
-            "__iter__",
-            "__len__",
-            "__contains__",
-        ),
-        *(
-            "__bool__",
-            "__float__",
-            "__int__",
-            "__index__",
-            "__array__",
-            "__jax_array__",
-            "__enter__",
-            "__exit__",
-        ),
-        *(
-            "__neg__",
-            "__pos__",
-            "__abs__",
-            "__invert__",
-            "__eq__",
-            "__ne__",
-            "__lt__",
-            "__le__",
-            "__gt__",
-            "__ge__",
-        ),
-        *(
-            f"__{side}{name}__"
-            for side in ("", "r", "i")
-            for name in (
-                "add",
-                "sub",
-                "mul",
-                "matmul",
-                "truediv",
-                "floordiv",
-                "mod",
-                "pow",
-                "and",
-                "or",
-                "xor",
-                "lshift",
-                "rshift",
-            )
-        ),
-    }
+    f"__{name}__" for name in (*_OTHER, *(side + name for side in ("", "r", "i") for name in _BINARY))
 )
 
 
@@ -172,7 +126,7 @@ class _Search:
         if wrapped is not None:
             self._enter(wrapped, name)
         if not _is_users(fn.__code__.co_filename):
-            for part in _functions_in(_contents(fn)):
+            for part in _functions_in(map(_content, fn.__closure__ or ())):
                 self._enter(part, name)
             return
         self._loaded |= loaded(fn.__code__)
@@ -192,9 +146,8 @@ class _Search:
             self._import(module)
 
     def _closure(self, cell: Any, name: str) -> None:
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not bound yet
+        value = _content(cell)
+        if value is MISSING:
             return
         if (id(cell), None) not in self.found.names:
             self.found.cells.append((cell, value))
@@ -342,13 +295,12 @@ def _is_frozen(cls: type) -> bool:
     return params is not None and params.frozen
 
 
-def _contents(fn: FunctionType) -> Iterator[Any]:
-    """What stands in the closure of a function."""
-    for cell in fn.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
+def _content(cell: Any) -> Any:
+    """What stands in a closure's cell; `MISSING` if it is not bound yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
 
 
 def _functions_in(parts: Iterable[Any]) -> Iterator[Any]:

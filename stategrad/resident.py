@@ -89,17 +89,13 @@ class Operands:
         """
         if ran:
             settle()
-            _run_through(self.puts(self.given[0]))
+            put(self.slots, self.given[0])
         self.drop()
 
     def drop(self) -> None:
         """Holds on to no array any longer."""
         self.given[0] = []
         self.rest[:] = None, None
-
-    def puts(self, arrays: Sequence[Any]) -> Iterator[Any]:
-        """Puts arrays into the slots when it is run through: without a bytecode in between."""
-        return map(object.__setattr__, self.slots, repeat("array"), arrays)
 
     def _release(self, _: Any) -> None:
         """The plan is gone. If a call runs, the next one will settle."""
@@ -159,9 +155,14 @@ def share(slots: Sequence[_Slot]) -> None:
     _run_through(map(object.__setattr__, slots, repeat("exclusive"), repeat(False)))
 
 
+def _puts(slots: Sequence[_Slot], arrays: Sequence[Any]) -> Iterator[Any]:
+    """Puts arrays into slots when it is run through: without a bytecode in between."""
+    return map(object.__setattr__, slots, repeat("array"), arrays)
+
+
 def put(slots: Sequence[_Slot], arrays: Sequence[Any], exclusive: bool | None = None) -> None:
     """Puts arrays into slots, and notes, unless that is None, whether nobody else holds them."""
-    puts = map(object.__setattr__, slots, repeat("array"), arrays)
+    puts = _puts(slots, arrays)
     flags = map(object.__setattr__, slots, repeat("exclusive"), repeat(exclusive))
     _run_through(puts if exclusive is None else chain(puts, flags))
 
@@ -177,13 +178,13 @@ def settle() -> None:
         running, operands = RESIDENT.running, RESIDENT.now
         if running is not None:
             # Its arrays may be donated any moment: JAX runs Python before it does, where it compiles.
-            puts = running.puts([a if a.is_deleted() else copied(a) for a in running.given[0]])
+            puts = _puts(running.slots, [a if a.is_deleted() else copied(a) for a in running.given[0]])
             if RESIDENT.running is running:
                 RESIDENT.running = None
                 _run_through(puts)
         elif operands is not None:
             arrays = operands.given[0]
-            puts = operands.puts(arrays)
+            puts = _puts(operands.slots, arrays)
             if RESIDENT.now is operands and operands.given[0] is arrays:
                 RESIDENT.now = None
                 RESIDENT.turns += 1

@@ -128,26 +128,26 @@ def closure_of_a_library() -> Place:
     return read, lambda k: rates.update(lr=k)
 
 
+def settings_module(name: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__file__ = __file__
+    module.lr = 1.0
+    return module
+
+
 def module_in_a_variable() -> Place:
-    settings = types.ModuleType("settings")
-    settings.__file__ = __file__
-    settings.lr = 1.0
+    settings = settings_module("settings")
     return lambda: settings.lr, lambda k: setattr(settings, "lr", k)
 
 
 def module_in_an_attribute() -> Place:
-    settings = types.ModuleType("settings")
-    settings.__file__ = __file__
-    settings.lr = 1.0
+    settings = settings_module("settings")
     holder = types.SimpleNamespace(settings=settings)
     return lambda: holder.settings.lr, lambda k: setattr(settings, "lr", k)
 
 
 def module_imported_inside() -> Place:
-    settings = types.ModuleType("settings_of_a_test")
-    settings.__file__ = __file__
-    settings.lr = 1.0
-    sys.modules["settings_of_a_test"] = settings
+    settings = sys.modules["settings_of_a_test"] = settings_module("settings_of_a_test")
 
     def read() -> float:
         import settings_of_a_test as inside  # pyright: ignore[reportMissingImports]  # noqa: PLC0415
@@ -158,10 +158,7 @@ def module_imported_inside() -> Place:
 
 
 def name_imported_inside() -> Place:
-    settings = types.ModuleType("names_of_a_test")
-    settings.__file__ = __file__
-    settings.lr = 1.0
-    sys.modules["names_of_a_test"] = settings
+    settings = sys.modules["names_of_a_test"] = settings_module("names_of_a_test")
 
     def read() -> float:
         from names_of_a_test import lr  # pyright: ignore[reportMissingImports]  # noqa: PLC0415

@@ -47,8 +47,13 @@ class Program:
         self.function = function
         self.results = [jax_compat.aval_of_type(v.type) for v in function.results]
         self.effects = frozenset(jax_effects(function))
-        self.donatable = not self.effects and not _holds(function, "callback")
-        self.self_contained = self.donatable and not _holds(function, "custom_")
+        functions = reachable_functions(function)
+        opdefs = {op.name: op.opdef for each in functions for op in walk(each.body)}.values()
+        calls_back, holds_function = (
+            any(getattr(op, flag, False) for op in opdefs) for flag in ("calls_back", "holds_function")
+        )
+        self.donatable = not self.effects and not calls_back
+        self.self_contained = self.donatable and not holds_function
         self.derived: dict[Any, Any] = {}
         self._residuals = residuals
         self._lowered: Function | None = None
@@ -101,12 +106,6 @@ def jax_effects(function: Function) -> set[Any]:
             for op in walk(each.body):
                 found.update(getattr(op.opdef, "jax_effects", lambda _: ())(op))
     return found
-
-
-def _holds(function: Function, name: str) -> bool:
-    """Whether a program has operations with this in their name."""
-    operations = (op for each in reachable_functions(function) for op in walk(each.body))
-    return any(name in op.name for op in operations)
 
 
 def _named(program: Program) -> Callable[..., list[Any]]:

@@ -87,6 +87,8 @@ class Plan:
         results: Any = None
         operands = self.operands
         if self.keeps:
+            # What is asked after gathering is asked twice, in place: where a function of Python is entered, a
+            # signal handler may come.
             while results is None:  # see `Operands.run`
                 while RESIDENT.now is not operands:
                     turn, given, read = self.gathered()
